@@ -1,0 +1,1 @@
+"""The `falcon-h1r` command: one file a subcommand."""

@@ -1,0 +1,1 @@
+"""The step loop: schedule, run, sample, commit. Knows nothing of thinking."""

@@ -1,0 +1,1 @@
+"""Tasks, graders and the speed x tokens x accuracy report."""

@@ -1,0 +1,1 @@
+"""Falcon-H1 in PyTorch: one code for training and for generation."""

@@ -1,0 +1,1 @@
+"""One public function an operation, dispatched to a backend."""

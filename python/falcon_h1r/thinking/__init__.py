@@ -1,0 +1,1 @@
+"""Parallel thinking: DeepConf policy, answers, results."""

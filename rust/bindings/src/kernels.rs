@@ -1,0 +1,8 @@
+//! Bindings of `falcon-kernels`.
+
+use pyo3::prelude::*;
+
+/// Add this crate's classes and functions to the module.
+pub(crate) fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! `falcon_h1r._rust`: converts and raises, decides nothing.
+
+mod error;
+mod kernels;
+mod scheduler;
+mod tokenizer;
+
+use pyo3::prelude::*;
+
+#[pymodule(module = "falcon_h1r", gil_used = false)]
+fn _rust(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    tokenizer::register(module)?;
+    scheduler::register(module)?;
+    kernels::register(module)
+}

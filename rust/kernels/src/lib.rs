@@ -1,0 +1,1 @@
+//! CPU kernels on raw slices, each with a scalar oracle beside it.

@@ -1,0 +1,1 @@
+//! Byte-level BPE on Hugging Face `tokenizer.json`: exact, and fast.

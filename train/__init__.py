@@ -1,0 +1,1 @@
+"""Training: curation, SFT, PPO and GRPO. Each loop reads top to bottom."""

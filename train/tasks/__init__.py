@@ -1,0 +1,1 @@
+"""Generators of problems with verified chains of thought, one file a family."""
