@@ -1,4 +1,4 @@
-"""The small model that ships in the wheel: weights, config, tokenizer, thinking.json, model card."""
+"""The small model in the wheel: weights, config, tokenizer, thinking.json, model card."""
 
 from pathlib import Path
 
