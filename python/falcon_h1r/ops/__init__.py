@@ -1,1 +1,276 @@
-"""One public function an operation, dispatched to a backend."""
+"""One public function an operation, dispatched to a backend: "reference", "cpu" or "triton".
+
+`backend=None` picks by device and by whether gradients are wanted:
+CPU without gradients -> the Rust kernels (`ops/cpu.py`, float32 and bfloat16), whose every output
+row depends on that row and its own past only; CPU with gradients, or float64 -> `ops/chunked.py`;
+another device -> the differentiable torch paths.
+Signatures, shapes and sources stand in `ops/reference.py`, the oracle of each operation.
+"""
+
+from types import ModuleType
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from falcon_h1r.ops import chunked, reference, sampling
+from falcon_h1r.ops.sampling import ConfidenceMeasure, SampleOutput
+
+Backend = Literal["reference", "cpu", "triton"] | None
+
+__all__ = [
+    "Backend",
+    "ConfidenceMeasure",
+    "SampleOutput",
+    "causal_conv1d",
+    "causal_conv1d_slots",
+    "causal_conv1d_step",
+    "gated_rms_norm",
+    "linear",
+    "linear_cross_entropy",
+    "paged_attention",
+    "rms_norm",
+    "rope",
+    "sample_with_confidence",
+    "softplus_dt",
+    "ssd_scan",
+    "ssd_scan_slots",
+    "ssd_step",
+    "swiglu",
+    "varlen_attention",
+    "write_kv",
+]
+
+
+def _plain(backend: Backend, *tensors: Tensor | None) -> ModuleType:
+    """Return the torch module that serves an operation without a kernel."""
+    return reference if backend == "reference" else chunked
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    scale: Tensor | float | None = None,
+    backend: Backend = None,
+) -> Tensor:
+    """Return (x @ weight^T) * scale + bias; every muP multiplier is such an epilogue."""
+    y = F.linear(x, weight)
+    if scale is not None:
+        y = (y * scale).to(y.dtype)
+    return y if bias is None else y + bias
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, backend: Backend = None) -> Tensor:
+    """RMS norm over the last axis; see `reference.rms_norm`."""
+    return reference.rms_norm(x, weight, eps)
+
+
+def gated_rms_norm(
+    x: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    eps: float,
+    num_groups: int,
+    norm_before_gate: bool = False,
+    backend: Backend = None,
+) -> Tensor:
+    """Gate by silu(z) and normalise per group; see `reference.gated_rms_norm`."""
+    return reference.gated_rms_norm(x, z, weight, eps, num_groups, norm_before_gate)
+
+
+def swiglu(gate: Tensor, up: Tensor, backend: Backend = None) -> Tensor:
+    """Return silu(gate) * up."""
+    return reference.swiglu(gate, up)
+
+
+def softplus_dt(
+    dt: Tensor, dt_bias: Tensor, limit: tuple[float, float], backend: Backend = None
+) -> Tensor:
+    """Return clamp(softplus(dt + dt_bias), *limit) in float32 (float64 for float64)."""
+    return reference.softplus_dt(dt, dt_bias, limit)
+
+
+def rope(
+    q: Tensor, k: Tensor, positions: Tensor, theta: float, backend: Backend = None
+) -> tuple[Tensor, Tensor]:
+    """Rotate queries and keys by position; see `reference.rope`."""
+    return reference.rope(q, k, positions, theta)
+
+
+def ssd_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    cu_seqlens: Tensor,
+    initial_state: Tensor | None = None,
+    backend: Backend = None,
+) -> tuple[Tensor, Tensor]:
+    """Mamba-2's scan over packed sequences -> (y, final_state); see `reference.ssd_scan`."""
+    module = _plain(backend, x, dt, A, B, C, D, initial_state)
+    return module.ssd_scan(x, dt, A, B, C, D, cu_seqlens, initial_state)
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cu_seqlens: Tensor,
+    initial_state: Tensor | None = None,
+    backend: Backend = None,
+) -> tuple[Tensor, Tensor]:
+    """Depthwise causal convolution and SiLU -> (y, final_state); see the reference."""
+    module = _plain(backend, x, weight)
+    return module.causal_conv1d(x, weight, bias, cu_seqlens, initial_state)
+
+
+def varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    scale: float,
+    backend: Backend = None,
+) -> Tensor:
+    """Causal grouped-query attention inside each sequence; see `reference.varlen_attention`."""
+    return _plain(backend, q, k, v).varlen_attention(q, k, v, cu_seqlens, scale)
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, backend: Backend = None
+) -> Tensor:
+    """Per-token cross entropy of a linear head, never holding all logits; see the reference."""
+    return _plain(backend, hidden, weight).linear_cross_entropy(hidden, weight, targets, scale)
+
+
+def causal_conv1d_slots(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cu_seqlens: Tensor,
+    conv_state: Tensor,
+    state_slots: Tensor,
+    has_initial_state: Tensor,
+    backend: Backend = None,
+) -> Tensor:
+    """`causal_conv1d` with states in conv_state's slots, in place, no gradients."""
+    return reference.causal_conv1d_slots(
+        x, weight, bias, cu_seqlens, conv_state, state_slots, has_initial_state
+    )
+
+
+def causal_conv1d_step(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv_state: Tensor,
+    state_slots: Tensor,
+    backend: Backend = None,
+) -> Tensor:
+    """One token a sequence: x [S, C] -> y [S, C]; conv_state updated in place."""
+    cu_seqlens, started = _one_each(x)
+    return causal_conv1d_slots(
+        x, weight, bias, cu_seqlens, conv_state, state_slots, started, backend
+    )
+
+
+def ssd_scan_slots(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    cu_seqlens: Tensor,
+    ssm_state: Tensor,
+    state_slots: Tensor,
+    has_initial_state: Tensor,
+    backend: Backend = None,
+) -> Tensor:
+    """`ssd_scan` with states in ssm_state's slots, in place, no gradients."""
+    return reference.ssd_scan_slots(
+        x, dt, A, B, C, D, cu_seqlens, ssm_state, state_slots, has_initial_state
+    )
+
+
+def ssd_step(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    ssm_state: Tensor,
+    state_slots: Tensor,
+    backend: Backend = None,
+) -> Tensor:
+    """One token a sequence: x [S, H, P] -> y [S, H, P]; ssm_state updated in place."""
+    cu_seqlens, started = _one_each(x)
+    return ssd_scan_slots(x, dt, A, B, C, D, cu_seqlens, ssm_state, state_slots, started, backend)
+
+
+def write_kv(
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping: Tensor,
+    backend: Backend = None,
+) -> None:
+    """Store keys and values [T, K, P] at flat KV slots [T], in place."""
+    reference.write_kv(k, v, k_cache, v_cache, slot_mapping)
+
+
+def paged_attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables: Tensor,
+    cu_seqlens: Tensor,
+    seq_lens: Tensor,
+    scale: float,
+    backend: Backend = None,
+) -> Tensor:
+    """Attend each sequence's last tokens to its KV blocks; see `reference.paged_attention`."""
+    return reference.paged_attention(q, k_cache, v_cache, block_tables, cu_seqlens, seq_lens, scale)
+
+
+def sample_with_confidence(
+    logits: Tensor,
+    temperature: Tensor,
+    top_k: Tensor,
+    top_p: Tensor,
+    min_p: Tensor,
+    keys: Tensor,
+    positions: Tensor,
+    confidence: ConfidenceMeasure = "top_logprobs",
+    confidence_top: int = 20,
+    num_logprobs: int = 0,
+    adjusted_logits: Tensor | None = None,
+    backend: Backend = None,
+) -> SampleOutput:
+    """Draw one token a row and measure its confidence; see `sampling.sample_with_confidence`."""
+    return sampling.sample_with_confidence(
+        logits.detach().cpu(),
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        keys,
+        positions,
+        confidence,
+        confidence_top,
+        num_logprobs,
+        None if adjusted_logits is None else adjusted_logits.detach().cpu(),
+    )
+
+
+def _one_each(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (cu_seqlens, has_initial_state) of a step: one token a sequence, all started."""
+    rows = x.shape[0]
+    cu_seqlens = torch.arange(rows + 1, dtype=torch.int32, device=x.device)
+    return cu_seqlens, torch.ones(rows, dtype=torch.bool, device=x.device)
