@@ -1,0 +1,63 @@
+"""Documents that stay true: links lead somewhere, commands exist, examples compile."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+
+
+def documents(root: Path, tracked: list[str]) -> dict[str, str]:
+    return {path: (root / path).read_text() for path in tracked if path.endswith(".md")}
+
+
+def test_relative_links_lead_somewhere(root: Path, tracked: list[str]) -> None:
+    broken = [
+        f"{path}: {target}"
+        for path, text in documents(root, tracked).items()
+        for target in re.findall(r"\]\(([^)#\s]+)\)", text)
+        if "://" not in target and not ((root / path).parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_every_decision_is_linked(root: Path, tracked: list[str]) -> None:
+    index = (root / "docs/architecture.md").read_text()
+    decisions = [Path(p).name for p in tracked if p.startswith("docs/decisions/")]
+    assert decisions
+    assert [name for name in decisions if f"decisions/{name}" not in index] == []
+    assert [name for name in decisions if not re.fullmatch(r"\d{4}-[a-z0-9-]+\.md", name)] == []
+
+
+def test_the_readme_opens_with_two_commands(root: Path) -> None:
+    first = blocks((root / "README.md").read_text(), "sh")[0]
+    assert first.split("\n")[:2] == ["make setup", "make solve"]
+
+
+def test_make_commands_in_documents_exist(root: Path, tracked: list[str]) -> None:
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    targets = set(re.findall(r"^make (\S+)", listed, flags=re.M))
+    assert {"setup", "solve", "test", "lint", "wheel", "clean"} <= targets
+    for path, text in documents(root, tracked).items():
+        named = {
+            name
+            for block in blocks(text, "sh")
+            for name in re.findall(r"^make ([a-z-]+)", block, flags=re.M)
+        }
+        named |= set(re.findall(r"`make ([a-z-]+)`", text))
+        assert named <= targets, path
+
+
+def test_python_blocks_parse(root: Path, tracked: list[str]) -> None:
+    for text in documents(root, tracked).values():
+        for block in blocks(text, "python"):
+            ast.parse(block)
