@@ -78,7 +78,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         single = folder / _SINGLE
         if not single.exists():
             raise WeightsError(f"{folder} holds neither {_SINGLE} nor {_INDEX}")
-        return {name: single for name in read_header(single)}
+        return dict.fromkeys(read_header(single), single)
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         files = {str(name): folder / Path(str(file)).name for name, file in weight_map.items()}

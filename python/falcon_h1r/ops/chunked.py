@@ -113,7 +113,7 @@ def causal_conv1d(
     cu_seqlens: Tensor,
     initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Depthwise causal convolution as W shifted products; signature of `reference.causal_conv1d`."""
+    """Depthwise causal convolution as W shifted products; signature of the reference."""
     total, channels = x.shape
     width = weight.shape[1]
     lens = cu_seqlens.diff().long()

@@ -6,6 +6,8 @@ Each function computes in the dtype of its inputs, except that reductions of 16-
 float32. Nothing here is fast; everything here is what the fast paths are held against.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,7 +24,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, scale: Tensor | float | None = None
 ) -> Tensor:
-    """Return (x @ weight^T) * scale + bias for x [T, in], weight [out, in], scale scalar or [out]."""
+    """Return (x @ weight^T) * scale + bias; x [T, in], weight [out, in], scale scalar or [out]."""
     y = x @ weight.t()
     if scale is not None:
         y = (y * scale).to(y.dtype)
@@ -39,9 +41,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def gated_rms_norm(
     x: Tensor, z: Tensor, weight: Tensor, eps: float, num_groups: int, norm_before_gate: bool
 ) -> Tensor:
-    """Gate x [T, C] by silu(z) and RMS-normalise each of `num_groups` slices of the channels.
+    """Gate x [T, C] by silu(z) and RMS-normalise each of `num_groups` slices of channels.
 
-    `norm_before_gate` False (every published Falcon-H1): norm(x * silu(z)); True: norm(x) * silu(z).
+    `norm_before_gate` False (every published Falcon-H1): norm(x * silu(z)); True: norm(x) *
+    silu(z).
     Source: semantics of mamba_ssm's RMSNormGated and of transformers' FalconH1RMSNormGated.
     """
     dtype = compute_dtype(x)
@@ -98,7 +101,7 @@ def causal_conv1d(
     channels, width = weight.shape
     outputs, finals = [], []
     bounds = cu_seqlens.tolist()
-    for s, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for s, (start, end) in enumerate(pairwise(bounds)):
         past = x.new_zeros(channels, width - 1) if initial_state is None else initial_state[s]
         padded = torch.cat([past.to(x.dtype), x[start:end].t()], dim=1)
         y = F.conv1d(padded[None], weight[:, None], bias, groups=channels)[0]
@@ -132,7 +135,7 @@ def ssd_scan(
     C_ = C.to(dtype).repeat_interleave(repeat, dim=1)
     outputs, finals = [], []
     bounds = cu_seqlens.tolist()
-    for s, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for s, (start, end) in enumerate(pairwise(bounds)):
         if initial_state is None:
             h = x_.new_zeros(heads, width, d_state)
         else:
@@ -149,11 +152,7 @@ def ssd_scan(
 def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> Tensor:
     """Causal grouped-query attention inside each sequence: q [T, H, P], k and v [T, K, P]."""
     bounds = cu_seqlens.tolist()
-    outputs = [
-        _attend(q[a:b], k[a:b], v[a:b], scale)
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True)
-        if b > a
-    ]
+    outputs = [_attend(q[a:b], k[a:b], v[a:b], scale) for a, b in pairwise(bounds) if b > a]
     return torch.cat(outputs) if outputs else q.new_zeros(q.shape)
 
 
@@ -174,7 +173,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0
 ) -> Tensor:
-    """Return -log softmax(hidden @ weight^T * scale)[targets] [T] for hidden [T, D], weight [V, D]."""
+    """Return -log softmax(hidden @ weight^T * scale)[targets] [T]; hidden [T, D], weight [V, D]."""
     logits = linear(hidden, weight, scale=scale)
     return F.cross_entropy(logits.to(compute_dtype(logits)), targets, reduction="none")
 
@@ -238,7 +237,7 @@ def paged_attention(
     block_size = k_cache.shape[1]
     outputs = []
     bounds = cu_seqlens.tolist()
-    for s, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for s, (start, end) in enumerate(pairwise(bounds)):
         extent = int(seq_lens[s])
         blocks = block_tables[s, : -(-extent // block_size)].long()
         k = k_cache[blocks].flatten(0, 1)[:extent]

@@ -65,8 +65,10 @@ def sample_with_confidence(
     rows, vocab = logits.shape
     raw = logits.double()
     source = raw if adjusted_logits is None else adjusted_logits.double()
-    out = [_sample_row(raw[r], source[r], r, temperature, top_k, top_p, min_p, keys, positions)
-           for r in range(rows)]  # fmt: skip
+    out = [
+        _sample_row(raw[r], source[r], r, temperature, top_k, top_p, min_p, keys, positions)
+        for r in range(rows)
+    ]
     num_top = min(num_logprobs, vocab)
     token_ids = torch.tensor([o[0] for o in out], dtype=torch.int64)
     is_error = torch.tensor([o[2] for o in out], dtype=torch.bool)

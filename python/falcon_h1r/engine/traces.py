@@ -1,0 +1,175 @@
+"""What each running trace has said so far: log-probabilities, text, stop strings."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from falcon_h1r._rust import Plan
+from falcon_h1r.engine.outputs import EngineEvent, Logprob
+from falcon_h1r.engine.params import SamplingParams
+from falcon_h1r.ops import SampleOutput
+
+
+class TextStream(Protocol):
+    """Decodes one token at a time."""
+
+    def push(self, token_id: int) -> str:
+        """Return the text that became complete."""
+
+    def flush(self) -> str:
+        """Return what was held back."""
+
+
+class TextTokenizer(Protocol):
+    """The part of `Tokenizer` the engine needs."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        """Return the text of token ids."""
+
+    def decode_stream(self) -> TextStream:
+        """Return a fresh streaming decoder."""
+
+
+@dataclass(slots=True)
+class TraceText:
+    """The text of one trace, as far as it is known."""
+
+    stream: TextStream
+    text: str = ""
+    sent: int = 0
+    """Characters already handed out in events."""
+    stop_reason: str | None = None
+
+    def push(self, token_id: int, stops: tuple[str, ...]) -> bool:
+        """Add a token; return whether a stop string is now complete (and cut the text there)."""
+        start = len(self.text)
+        self.text += self.stream.push(token_id)
+        return self._cut(start, stops)
+
+    def finish(self, stops: tuple[str, ...]) -> None:
+        """Add what the decoder held back."""
+        if self.stop_reason is None:
+            start = len(self.text)
+            self.text += self.stream.flush()
+            self._cut(start, stops)
+
+    def _cut(self, start: int, stops: tuple[str, ...]) -> bool:
+        found = [
+            (at, stop)
+            for stop in stops
+            if (at := self.text.find(stop, max(0, start - len(stop) + 1))) >= 0
+        ]
+        if found:
+            at, self.stop_reason = min(found)
+            self.text = self.text[:at]
+        return bool(found)
+
+    def take(self, hold_back: int) -> str:
+        """Return the text not yet handed out, less the last `hold_back` characters."""
+        end = max(self.sent, len(self.text) - hold_back)
+        new, self.sent = self.text[self.sent : end], end
+        return new
+
+
+@dataclass(slots=True)
+class TraceRecord:
+    """One trace."""
+
+    text: TraceText | None
+    logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    cumulative_logprob: float = 0.0
+    stop_token: int | None = None
+
+
+class TraceBook:
+    """The records of every live request."""
+
+    def __init__(self, tokenizer: TextTokenizer | None) -> None:
+        self.tokenizer = tokenizer
+        self._traces: dict[tuple[int, int], TraceRecord] = {}
+        self._params: dict[int, tuple[SamplingParams, bool, bool]] = {}
+
+    def add(self, request_id: int, params: SamplingParams, stream: bool) -> None:
+        """Start recording a request; `stream` asks for text in its events."""
+        wants_text = self.tokenizer is not None and (stream or bool(params.stop))
+        self._params[request_id] = (params, stream, wants_text)
+
+    def remove(self, request_id: int) -> None:
+        """Forget a request."""
+        self._params.pop(request_id, None)
+        for key in [k for k in self._traces if k[0] == request_id]:
+            del self._traces[key]
+
+    def record(self, request_id: int, trace_index: int) -> TraceRecord:
+        """Return the record of one trace, made on first sight."""
+        key = (request_id, trace_index)
+        if key not in self._traces:
+            wants_text = self._params[request_id][2]
+            text = TraceText(self.tokenizer.decode_stream()) if wants_text else None  # type: ignore[union-attr]
+            self._traces[key] = TraceRecord(text)
+        return self._traces[key]
+
+    def advance(
+        self, plan: Plan, sample: SampleOutput, ends: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.uint8], list[EngineEvent]]:
+        """Record a step's draws; return the commit flags and one "tokens" event a row."""
+        flags = (ends | False).astype(np.uint8) | (sample.is_error.numpy().astype(np.uint8) << 1)
+        events = []
+        tokens = sample.token_ids.tolist()
+        request_ids, traces = plan.sample_request_ids.tolist(), plan.sample_traces.tolist()
+        for row, (request_id, trace, token) in enumerate(
+            zip(request_ids, traces, tokens, strict=True)
+        ):
+            params, streams, wants_text = self._params[request_id]
+            text = ""
+            if wants_text or params.logprobs is not None or ends[row]:
+                record = self.record(request_id, trace)
+                if params.logprobs is not None:
+                    self._add_logprobs(record, sample, row, params.logprobs)
+                if ends[row] and token in params.stop_token_ids:
+                    record.stop_token = token
+                if record.text is not None and not ends[row]:
+                    if record.text.push(token, params.stop):
+                        flags[row] |= 1
+                    if streams:
+                        longest = max((len(s) for s in params.stop), default=1)
+                        text = record.text.take(0 if flags[row] else longest - 1)
+            if not flags[row] & 2:
+                events.append(EngineEvent("tokens", request_id, trace, (token,), text))
+        return flags, events
+
+    def finish(self, request_id: int, trace_index: int) -> str:
+        """Close a trace's text; return what a streaming reader has not been given yet."""
+        record = self._traces.get((request_id, trace_index))
+        if record is None or record.text is None:
+            return ""
+        params, streams, _ = self._params[request_id]
+        record.text.finish(params.stop)
+        return record.text.take(0) if streams else ""
+
+    def _add_logprobs(self, record: TraceRecord, sample: SampleOutput, row: int, k: int) -> None:
+        token = int(sample.token_ids[row])
+        entry = {}
+        for rank, (top_id, logprob, raw) in enumerate(
+            zip(
+                sample.top_ids[row, :k].tolist(),
+                sample.top_logprobs[row, :k].tolist(),
+                sample.top_raw_logprobs[row, :k].tolist(),
+                strict=True,
+            ),
+            start=1,
+        ):
+            entry[top_id] = Logprob(logprob, raw, rank, self._decode(top_id))
+        logprob = float(sample.logprobs[row])
+        entry[token] = Logprob(
+            logprob, float(sample.raw_logprobs[row]), int(sample.ranks[row]), self._decode(token)
+        )
+        record.logprobs.append(entry)
+        record.cumulative_logprob += logprob
+
+    def _decode(self, token_id: int) -> str | None:
+        if self.tokenizer is None:
+            return None
+        return self.tokenizer.decode([token_id], skip_special_tokens=False)

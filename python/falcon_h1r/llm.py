@@ -1,0 +1,192 @@
+"""LLM: what a user holds. generate() by the engine, think() by thinking."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from falcon_h1r.engine.engine import Engine, EngineConfig
+from falcon_h1r.engine.outputs import EngineEvent, RequestOutput
+from falcon_h1r.engine.params import SamplingParams
+from falcon_h1r.errors import ConfigError, RequestError
+from falcon_h1r.model.model import FalconH1ForCausalLM
+from falcon_h1r.reference_model import reference_model_path
+from falcon_h1r.tokenizer import Tokenizer, resolve_model_folder
+
+Prompt = str | Sequence[int] | Sequence[dict[str, Any]]
+"""A text, token ids, or chat messages."""
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+class LLM:
+    """A model with its tokenizer and engine; a context manager.
+
+    `model` is a folder, a hub id, or a FalconH1ForCausalLM; None is the model in the wheel.
+    Raises ConfigError, WeightsError or TokenizerError naming the file, OutOfMemoryPlanError when
+    memory_bytes is too small.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | FalconH1ForCausalLM | None = None,
+        *,
+        tokenizer: Tokenizer | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        seed: int = 0,
+        max_num_seqs: int | None = None,
+        max_num_batched_tokens: int | None = None,
+        max_model_len: int | None = None,
+        memory_bytes: int | None = None,
+        enable_prefix_caching: bool = True,
+    ) -> None:
+        config = EngineConfig(
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_model_len=max_model_len,
+            memory_bytes=memory_bytes,
+            seed=seed,
+            enable_prefix_caching=enable_prefix_caching,
+        )
+        if dtype != "auto" and dtype not in _DTYPES:
+            raise ConfigError(f"dtype is {dtype!r}; it must be 'auto' or one of {list(_DTYPES)}")
+        self.folder: Path | None = None
+        if isinstance(model, FalconH1ForCausalLM):
+            self.model = model
+        else:
+            self.folder = resolve_model_folder(reference_model_path() if model is None else model)
+            self.model = FalconH1ForCausalLM.from_pretrained(
+                self.folder, dtype=_DTYPES.get(dtype), device=_pick_device(device)
+            )
+        if tokenizer is None and self.folder is not None and Tokenizer.is_in(self.folder):
+            tokenizer = Tokenizer.from_pretrained(self.folder)
+        self.tokenizer = tokenizer
+        self.model.eval()
+        eos = tokenizer.eos_token_ids if tokenizer is not None else ()
+        eos_token_ids = tuple(sorted({*self.model.config.eos_token_ids, *eos}))
+        self.engine = Engine(self.model, tokenizer, config, eos_token_ids)
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | None = None,
+    ) -> list[RequestOutput]:
+        """Continue each prompt; Ctrl-C returns what is done, the rest marked "abort".
+
+        All prompts are checked before the first is queued (RequestError).
+        """
+        params = sampling_params or SamplingParams()
+        encoded = [self.encode(p) for p in as_prompts(prompts)]
+        ids = self._add_all(encoded, params)
+        reasons: dict[tuple[int, int], str | None] = {}
+        try:
+            while self.engine.has_unfinished():
+                _collect(self.engine.step(), reasons)
+        except KeyboardInterrupt:
+            for request_id in ids:
+                self.engine.abort(request_id)
+            _collect(self.engine.step(), reasons)
+        outputs = []
+        for request_id, (text, token_ids) in zip(ids, encoded, strict=True):
+            traces = [
+                self.engine.output(request_id, t, reasons.get((request_id, t), "abort"))
+                for t in range(params.n)
+            ]
+            done = all(t.finish_reason != "abort" for t in traces)
+            outputs.append(RequestOutput(request_id, text, token_ids, traces, done))
+            self.engine.release(request_id)
+        return outputs
+
+    def stream(
+        self, prompt: Prompt, sampling_params: SamplingParams | None = None
+    ) -> Iterator[EngineEvent]:
+        """Continue one prompt event by event, text included; closing the iterator cancels."""
+        params = sampling_params or SamplingParams()
+        _, token_ids = self.encode(prompt)
+        request_id = self.engine.add_request(token_ids, params, stream=True)
+        try:
+            while self.engine.has_unfinished():
+                yield from (e for e in self.engine.step() if e.request_id == request_id)
+        finally:
+            self.engine.abort(request_id)
+            self.engine.release(request_id)
+
+    def encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        """Return (text, token ids) of a prompt of any kind."""
+        if not isinstance(prompt, str) and all(not isinstance(p, dict) for p in prompt):
+            return None, [int(i) for i in prompt]  # type: ignore[arg-type]
+        if self.tokenizer is None:
+            raise RequestError("this checkpoint has no tokenizer; give the prompt as token ids")
+        if isinstance(prompt, str):
+            return prompt, self.tokenizer.encode(prompt, add_special_tokens=True)
+        text = self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True)
+        return text, self.tokenizer.encode(text)
+
+    def stats(self) -> dict[str, int]:
+        """Return counters: steps, prompt and generated tokens, preemptions, blocks, slots."""
+        return self.engine.stats()
+
+    def close(self) -> None:
+        """Free the cache; the object is of no use afterwards."""
+        del self.engine
+
+    def __enter__(self) -> "LLM":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _add_all(
+        self, encoded: list[tuple[str | None, list[int]]], params: SamplingParams
+    ) -> list[int]:
+        """Queue all prompts or none."""
+        ids: list[int] = []
+        try:
+            for _, token_ids in encoded:
+                ids.append(self.engine.add_request(token_ids, params))
+        except RequestError:
+            for request_id in ids:
+                self.engine.abort(request_id)
+                self.engine.release(request_id)
+            raise
+        return ids
+
+
+def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """Return a list of prompts from one prompt or several."""
+    if isinstance(prompts, str):
+        return [prompts]
+    items = list(prompts)
+    if not items:
+        raise RequestError("no prompt was given; give a text, token ids or chat messages")
+    if isinstance(items[0], (dict, int)):
+        return [items]  # type: ignore[list-item]
+    return items  # type: ignore[return-value]
+
+
+def _collect(events: list[EngineEvent], reasons: dict[tuple[int, int], str | None]) -> None:
+    for event in events:
+        if event.kind == "finished" and event.trace_index is not None:
+            reasons[(event.request_id, event.trace_index)] = event.reason
+
+
+def _pick_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"device is {device!r}; it must be 'auto', 'cpu' or 'cuda'") from None
