@@ -1,5 +1,6 @@
-"""`falcon-h1r bench`: run the measurements of a source checkout."""
+"""Run the measurements of a source checkout, other libraries beside ours in the same run."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -22,15 +23,20 @@ def benches_folder() -> Path:
     return folder
 
 
-def run(names: list[str]) -> int:
-    """Run `bench_NAME.py` for each name (all without one); results go to `benches/results/`.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `falcon-h1r bench`."""
+    parser.add_argument("names", nargs="*", help="benches to run: NAME for bench_NAME.py (all)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the named benches; results go to `benches/results/`.
 
     Raises ConfigError for a name that no file has.
     """
     folder = benches_folder()
     known = sorted(path.stem.removeprefix("bench_") for path in folder.glob("bench_*.py"))
-    if unknown := [name for name in names if name not in known]:
+    if unknown := [name for name in args.names if name not in known]:
         raise ConfigError(f"no bench is named {unknown[0]!r}; there are: {', '.join(known)}")
-    files = [str(folder / f"bench_{name}.py") for name in names or known]
+    files = [str(folder / f"bench_{name}.py") for name in args.names or known]
     pytest = Path(sys.executable).with_name("pytest")
-    return subprocess.call([str(pytest), "-s", *files], cwd=folder.parent)
+    return subprocess.call([str(pytest), "-s", "--timeout=1800", *files], cwd=folder.parent)

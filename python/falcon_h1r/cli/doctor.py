@@ -1,5 +1,6 @@
-"""`falcon-h1r doctor`: what is installed, which path will run and why, and what to do."""
+"""Tell what is installed, which path will run and why, and what to do."""
 
+import argparse
 import json
 import os
 import platform
@@ -197,9 +198,14 @@ def describe(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def run(as_json: bool) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `falcon-h1r doctor`."""
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
+
+
+def run(args: argparse.Namespace) -> int:
     """Print the report; 1 when there is a problem, else 0."""
     report = diagnose()
-    text = json.dumps(report) if as_json else "\n".join(describe(report))
+    text = json.dumps(report) if args.json else "\n".join(describe(report))
     sys.stdout.write(text + "\n")
     return int(any(finding["level"] == "problem" for finding in report["findings"]))

@@ -18,6 +18,8 @@ from falcon_h1r.errors import ConfigError, FalconH1RError, RequestError
 
 COMMANDS = {
     "tokenize": "turn text into token ids, or count them",
+    "bench": "run the measurements of a source checkout",
+    "doctor": "tell what is installed, which path will run, and what to do",
 }
 """Name of the command and of its module in this folder -> one line of help."""
 
