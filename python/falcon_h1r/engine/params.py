@@ -50,8 +50,6 @@ class SamplingParams:
             value = getattr(self, name)
             if not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
         _whole("n", self.n, 1, MAX_TRACES)
         _real("temperature", self.temperature, 0.0, 100.0)
         _real("top_p", self.top_p, 0.0, 1.0, open_low=True)
@@ -72,10 +70,16 @@ class SamplingParams:
             _whole("logprobs", self.logprobs, 0, MAX_LOGPROBS)
         if self.seed is not None:
             _whole("seed", self.seed, -(1 << 63), (1 << 64) - 1)
-        if len(self.stop) > MAX_STOPS or any(not isinstance(s, str) or not s for s in self.stop):
+        stops = self.stop_strings
+        if len(stops) > MAX_STOPS or any(not isinstance(s, str) or not s for s in stops):
             raise RequestError(f"stop must be at most {MAX_STOPS} strings, none of them empty")
         for token in self.stop_token_ids:
             _whole("stop_token_ids", token, 0, 1 << 31)
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """`stop` as a tuple."""
+        return (self.stop,) if isinstance(self.stop, str) else self.stop
 
     @property
     def has_penalties(self) -> bool:

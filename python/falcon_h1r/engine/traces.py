@@ -115,7 +115,8 @@ class TraceBook:
         self, plan: Plan, sample: SampleOutput, ends: npt.NDArray[np.bool_]
     ) -> tuple[npt.NDArray[np.uint8], list[EngineEvent]]:
         """Record a step's draws; return the commit flags and one "tokens" event a row."""
-        flags = (ends | False).astype(np.uint8) | (sample.is_error.numpy().astype(np.uint8) << 1)
+        flags = ends.astype(np.uint8)
+        flags[sample.is_error.numpy()] |= 2
         events = []
         tokens = sample.token_ids.tolist()
         request_ids, traces = plan.sample_request_ids.tolist(), plan.sample_traces.tolist()
@@ -131,10 +132,10 @@ class TraceBook:
                 if ends[row] and token in params.stop_token_ids:
                     record.stop_token = token
                 if record.text is not None and not ends[row]:
-                    if record.text.push(token, params.stop):
+                    if record.text.push(token, params.stop_strings):
                         flags[row] |= 1
                     if streams:
-                        longest = max((len(s) for s in params.stop), default=1)
+                        longest = max((len(s) for s in params.stop_strings), default=1)
                         text = record.text.take(0 if flags[row] else longest - 1)
             if not flags[row] & 2:
                 events.append(EngineEvent("tokens", request_id, trace, (token,), text))
@@ -146,7 +147,7 @@ class TraceBook:
         if record is None or record.text is None:
             return ""
         params, streams, _ = self._params[request_id]
-        record.text.finish(params.stop)
+        record.text.finish(params.stop_strings)
         return record.text.take(0) if streams else ""
 
     def _add_logprobs(self, record: TraceRecord, sample: SampleOutput, row: int, k: int) -> None:

@@ -38,7 +38,7 @@ class Linear(nn.Linear):
         if key not in self._epilogues:
             self._epilogues[key] = self._epilogue(x.device, dtype)
         scale, after = self._epilogues[key]
-        bias = self.bias
+        bias: Tensor | None = self.bias
         if bias is not None and after is not None:
             bias = (bias * after).to(bias.dtype)
         return ops.linear(x, self.weight, bias, scale)

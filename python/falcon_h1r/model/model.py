@@ -56,8 +56,7 @@ class FalconH1ForCausalLM(nn.Module):
     @torch.no_grad()
     def reset_parameters(self, seed: int = 0) -> None:
         """Draw fresh weights: normal(0, initializer_range), Mamba-2's start of A, dt and D."""
-        devices = [] if self.lm_head.weight.device.type == "cpu" else None
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng():
             torch.manual_seed(seed)
             for module in self.modules():
                 if isinstance(module, (nn.Linear, nn.Embedding, nn.Conv1d)):

@@ -84,7 +84,8 @@ class FalconH1Mixer(nn.Module):
 
     def forward(self, u: Tensor, batch: PackedBatch, cache: LayerCache | None) -> Tensor:
         """Map u [T, D] to [T, D]; with a cache, states are read from and written to its slots."""
-        z, xBC, dt = self.in_proj(u).split([self.d_ssm, self.conv_dim, self.num_heads], dim=-1)
+        widths = [self.d_ssm, self.conv_dim, self.num_heads]
+        z, xBC, dt = torch.split(self.in_proj(u), widths, dim=-1)
         weight = self.conv1d.weight[:, 0]  # [C, W]
         dt = ops.softplus_dt(dt, self.dt_bias, self.time_step_limit)  # [T, H]
         A = -torch.exp(self.A_log.to(dt.dtype))
@@ -110,7 +111,7 @@ class FalconH1Mixer(nn.Module):
 
     def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         group_width = self.num_groups * self.d_state
-        x, B, C = xBC.split([self.d_ssm, group_width, group_width], dim=-1)
+        x, B, C = torch.split(xBC, [self.d_ssm, group_width, group_width], dim=-1)
         return (
             x.unflatten(-1, (self.num_heads, self.head_dim)),
             B.unflatten(-1, (self.num_groups, self.d_state)),

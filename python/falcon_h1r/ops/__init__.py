@@ -7,7 +7,6 @@ another device -> the differentiable torch paths.
 Signatures, shapes and sources stand in `ops/reference.py`, the oracle of each operation.
 """
 
-from types import ModuleType
 from typing import Literal
 
 import torch
@@ -41,11 +40,6 @@ __all__ = [
     "varlen_attention",
     "write_kv",
 ]
-
-
-def _plain(backend: Backend, *tensors: Tensor | None) -> ModuleType:
-    """Return the torch module that serves an operation without a kernel."""
-    return reference if backend == "reference" else chunked
 
 
 def linear(
@@ -111,8 +105,8 @@ def ssd_scan(
     backend: Backend = None,
 ) -> tuple[Tensor, Tensor]:
     """Mamba-2's scan over packed sequences -> (y, final_state); see `reference.ssd_scan`."""
-    module = _plain(backend, x, dt, A, B, C, D, initial_state)
-    return module.ssd_scan(x, dt, A, B, C, D, cu_seqlens, initial_state)
+    scan = reference.ssd_scan if backend == "reference" else chunked.ssd_scan
+    return scan(x, dt, A, B, C, D, cu_seqlens, initial_state)
 
 
 def causal_conv1d(
@@ -124,8 +118,8 @@ def causal_conv1d(
     backend: Backend = None,
 ) -> tuple[Tensor, Tensor]:
     """Depthwise causal convolution and SiLU -> (y, final_state); see the reference."""
-    module = _plain(backend, x, weight)
-    return module.causal_conv1d(x, weight, bias, cu_seqlens, initial_state)
+    conv = reference.causal_conv1d if backend == "reference" else chunked.causal_conv1d
+    return conv(x, weight, bias, cu_seqlens, initial_state)
 
 
 def varlen_attention(
@@ -137,14 +131,17 @@ def varlen_attention(
     backend: Backend = None,
 ) -> Tensor:
     """Causal grouped-query attention inside each sequence; see `reference.varlen_attention`."""
-    return _plain(backend, q, k, v).varlen_attention(q, k, v, cu_seqlens, scale)
+    attend = reference.varlen_attention if backend == "reference" else chunked.varlen_attention
+    return attend(q, k, v, cu_seqlens, scale)
 
 
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, backend: Backend = None
 ) -> Tensor:
     """Per-token cross entropy of a linear head, never holding all logits; see the reference."""
-    return _plain(backend, hidden, weight).linear_cross_entropy(hidden, weight, targets, scale)
+    if backend == "reference":
+        return reference.linear_cross_entropy(hidden, weight, targets, scale)
+    return chunked.linear_cross_entropy(hidden, weight, targets, scale)
 
 
 def causal_conv1d_slots(

@@ -166,9 +166,9 @@ def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale:
         return x if times == 1 else x.repeat_interleave(times, dim=1)
 
     if num_seqs == 1:
-        rows = [x.transpose(0, 1)[None] for x in (q, k, v)]
-        rows = [rows[0], *(r.repeat_interleave(repeat, dim=1) for r in rows[1:])]
-        out = F.scaled_dot_product_attention(*rows, is_causal=True, scale=scale)
+        query, key, value = (x.transpose(0, 1)[None] for x in (q, k, v))
+        key, value = (x.repeat_interleave(repeat, dim=1) for x in (key, value))
+        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
         return out[0].transpose(0, 1)
     out = F.scaled_dot_product_attention(
         pad(q, 1), pad(k, repeat), pad(v, repeat), is_causal=True, scale=scale
@@ -189,6 +189,6 @@ def linear_cross_entropy(
         return part(hidden, targets)
     losses = [
         checkpoint(part, h, t, use_reentrant=False)
-        for h, t in zip(hidden.split(rows), targets.split(rows), strict=True)
+        for h, t in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
     ]
     return torch.cat(losses)

@@ -1,0 +1,113 @@
+"""Law 1: a trace's tokens depend on model, prompt, parameters, seed and index; on nothing else."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from falcon_h1r import FalconH1ForCausalLM, SamplingParams
+
+Run = Callable[..., dict[tuple[int, int], Any]]
+
+
+def requests(num: int = 5, n: int = 3) -> list[tuple[list[int], SamplingParams]]:
+    rng = random.Random(0)
+    out = []
+    for i in range(num):
+        prompt = [rng.randrange(3, 96) for _ in range(rng.choice([1, 7, 40, 150, 300]))]
+        params = SamplingParams(
+            n=n, temperature=0.9, top_p=0.95, max_tokens=24, seed=100 + i, ignore_eos=True,
+            logprobs=0,
+        )  # fmt: skip
+        out.append((prompt, params))
+    return out
+
+
+def fingerprint(output: Any) -> tuple[Any, ...]:
+    """Everything of a trace that must not change, to the bit."""
+    lines = [(t, v.logprob, v.raw_logprob) for step in output.logprobs for t, v in step.items()]
+    return (tuple(output.token_ids), tuple(lines), tuple(output.confidences))
+
+
+@pytest.fixture
+def expected(run: Run) -> list[list[tuple[Any, ...]]]:
+    """Each trace of each request alone in its own engine."""
+    alone = []
+    for prompt, params in requests():
+        outputs = run([(prompt, params)], max_num_seqs=1)
+        alone.append([fingerprint(outputs[(0, t)]) for t in range(params.n)])
+    return alone
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"max_num_seqs": 2},
+        {"max_num_seqs": 64, "max_num_batched_tokens": 64},
+        {"max_num_batched_tokens": 200},
+        {"block_size": 4},
+    ],
+    ids=str,
+)
+def test_same_bits_in_any_batch(
+    run: Run, expected: list[list[tuple[Any, ...]]], config: dict[str, Any]
+) -> None:
+    outputs = run(requests(), **config)
+    for (request, trace), output in outputs.items():
+        assert fingerprint(output) == expected[request][trace], (request, trace)
+
+
+def test_same_bits_in_any_order(run: Run, expected: list[list[tuple[Any, ...]]]) -> None:
+    order = [3, 0, 4, 2, 1]
+    outputs = run([requests()[i] for i in order])
+    for position, request in enumerate(order):
+        for trace in range(3):
+            assert fingerprint(outputs[(position, trace)]) == expected[request][trace]
+
+
+def test_same_bits_under_preemption(
+    make_engine: Callable[..., Any],
+    model: FalconH1ForCausalLM,
+    expected: list[list[tuple[Any, ...]]],
+) -> None:
+    engine = make_engine(max_model_len=400, max_num_seqs=8)
+    need = engine.memory.total_bytes - engine.memory.num_blocks * engine.memory.block_bytes
+    tight = need + 36 * engine.memory.block_bytes  # one full context and little more
+    engine = make_engine(max_model_len=400, max_num_seqs=8, memory_bytes=tight)
+    params = {engine.add_request(prompt, p): p for prompt, p in requests()}
+    while engine.has_unfinished():
+        engine.step()
+    assert engine.stats()["num_preemptions"] > 0
+    for request, p in params.items():
+        for trace in range(p.n):
+            assert fingerprint(engine.output(request, trace)) == expected[request][trace]
+
+
+def test_logprobs_are_the_trainers(run: Run, model: FalconH1ForCausalLM) -> None:
+    """Law 2: what was recorded while sampling equals a fresh packed forward pass."""
+    for (prompt, params), index in zip(requests(), range(5), strict=True):
+        output = run([(prompt, params)])[(0, 1)]
+        tokens = prompt + output.token_ids
+        ids = torch.tensor(tokens)
+        with torch.no_grad():
+            logits = model.forward_packed(ids, torch.tensor([0, len(tokens)], dtype=torch.int32))
+        raw = logits.double().log_softmax(-1)[len(prompt) - 1 : -1]
+        top = raw.topk(9, dim=-1).values.mean(-1)
+        for t, token in enumerate(output.token_ids):
+            entry = output.logprobs[t][token]
+            assert entry.raw_logprob == pytest.approx(float(raw[t, token]), abs=1e-5), index
+            assert entry.rank == int((raw[t] > raw[t, token]).sum()) + 1
+        assert output.confidences == pytest.approx([-float(x) for x in top], abs=1e-5)
+
+
+def test_equal_prompts_in_one_call_differ_and_a_seed_repeats(run: Run) -> None:
+    params = SamplingParams(max_tokens=16, ignore_eos=True)
+    outputs = run([([5, 6, 7], params), ([5, 6, 7], params)])
+    again = run([([5, 6, 7], params), ([5, 6, 7], params)])
+    assert outputs[(0, 0)].token_ids != outputs[(1, 0)].token_ids
+    assert outputs[(0, 0)].token_ids == again[(0, 0)].token_ids
+    other = run([([5, 6, 7], params)], seed=1)
+    assert other[(0, 0)].token_ids != outputs[(0, 0)].token_ids
