@@ -113,7 +113,7 @@ class FalconH1Mixer(nn.Module):
         group_width = self.num_groups * self.d_state
         x, B, C = torch.split(xBC, [self.d_ssm, group_width, group_width], dim=-1)
         return (
-            x.unflatten(-1, (self.num_heads, self.head_dim)),
-            B.unflatten(-1, (self.num_groups, self.d_state)),
-            C.unflatten(-1, (self.num_groups, self.d_state)),
+            x.view(-1, self.num_heads, self.head_dim),
+            B.view(-1, self.num_groups, self.d_state),
+            C.view(-1, self.num_groups, self.d_state),
         )
