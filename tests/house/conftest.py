@@ -1,6 +1,7 @@
-"""The tree as the rules see it: the files that git tracks."""
+"""The tree as the rules see it, and what is built of it."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,25 @@ def tracked() -> list[str]:
 def sources(tracked: list[str]) -> dict[str, str]:
     """Text of every Python and Rust file by path."""
     return {path: (ROOT / path).read_text() for path in tracked if path.endswith((".py", ".rs"))}
+
+
+def maturin(command: str, root: Path, out: Path, *options: str) -> Path:
+    """Run one maturin command offline and return the file it made."""
+    subprocess.run(
+        [sys.executable, "-m", "maturin", command, "--out", str(out), *options],
+        cwd=root,
+        check=True,
+        capture_output=True,
+    )
+    [made] = out.iterdir()
+    return made
+
+
+@pytest.fixture(scope="session")
+def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return maturin("build", root, tmp_path_factory.mktemp("wheel"), "--release", "--offline")
+
+
+@pytest.fixture(scope="session")
+def sdist(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return maturin("sdist", root, tmp_path_factory.mktemp("sdist"))

@@ -4,13 +4,9 @@ The two rooms at the top of the repository come in by symlink and by include glo
 install works without the globs, a wheel does not, so only an opened wheel tells.
 """
 
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from zipfile import ZipFile
-
-import pytest
 
 MAX_BYTES = 20_000_000
 MODEL_FILES = ["config.json", "model.safetensors", "thinking.json", "tokenizer.json"]
@@ -19,28 +15,6 @@ ROOMS = {
     "train/": "falcon_h1r/train/",
     "triton_kernels/": "falcon_h1r/triton_kernels/",
 }
-
-
-def maturin(command: str, root: Path, out: Path, *options: str) -> Path:
-    """Run one maturin command offline and return the file it made."""
-    subprocess.run(
-        [sys.executable, "-m", "maturin", command, "--out", str(out), *options],
-        cwd=root,
-        check=True,
-        capture_output=True,
-    )
-    [made] = out.iterdir()
-    return made
-
-
-@pytest.fixture(scope="session")
-def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return maturin("build", root, tmp_path_factory.mktemp("wheel"), "--release", "--offline")
-
-
-@pytest.fixture(scope="session")
-def sdist(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return maturin("sdist", root, tmp_path_factory.mktemp("sdist"))
 
 
 def package_files(tracked: list[str]) -> set[str]:
