@@ -62,7 +62,7 @@ lint: setup ## every rule a machine can hold
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy python
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/stubtest --mypy-config-file pyproject.toml --allowlist tests/house/stubtest_allowlist.txt falcon_h1r._rust
 
 .PHONY: format

@@ -477,11 +477,11 @@ fn confidence_threshold(
     core::vote::threshold(slice(&lowest_groups, "lowest_groups")?, keep).map_err(raise)
 }
 
+/// The winning class, and (class, weight) of each class.
+type Votes = (Option<u64>, Vec<(u64, f64)>);
+
 #[pyfunction]
-fn vote(
-    answer_classes: Vec<Option<u64>>,
-    weights: Vec<Option<f64>>,
-) -> PyResult<(Option<u64>, Vec<(u64, f64)>)> {
+fn vote(answer_classes: Vec<Option<u64>>, weights: Vec<Option<f64>>) -> PyResult<Votes> {
     core::vote::vote(&answer_classes, &weights).map_err(raise)
 }
 

@@ -77,9 +77,9 @@ impl ConfidenceTracker {
         for &value in confidences {
             check(value)?;
         }
-        confidences
-            .iter()
-            .for_each(|value| self.push_finite(*value));
+        for &value in confidences {
+            self.push_finite(value);
+        }
         Ok(())
     }
 
