@@ -1,4 +1,7 @@
-"""Runs one plan through the model. Sees tensors, never a policy."""
+"""Runs one plan through the model. Sees tensors, never a policy.
+
+Legend: R rows to sample, V vocabulary.
+"""
 
 import torch
 from torch import Tensor

@@ -5,6 +5,8 @@ CPU without gradients -> the Rust kernels (`ops/cpu.py`, float32 and bfloat16), 
 row depends on that row and its own past only; CPU with gradients, or float64 -> `ops/chunked.py`;
 another device -> the differentiable torch paths.
 Signatures, shapes and sources stand in `ops/reference.py`, the oracle of each operation.
+
+Legend: T packed tokens, S sequences, H heads, K kv heads, P head width, C conv channels.
 """
 
 from typing import Literal

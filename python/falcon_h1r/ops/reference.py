@@ -1,7 +1,8 @@
 """Oracles: every operation written the way its definition reads, slow and differentiable.
 
 Legend: T packed tokens, S sequences, H heads, K kv heads, P head width, G groups, N state width,
-C conv channels, W conv width, D model width, V vocabulary, M blocks a sequence, R sampled rows.
+C conv channels, W conv width, D model width, V vocabulary, M blocks a sequence, R sampled rows,
+L queries and E keys of one sequence.
 Each function computes in the dtype of its inputs, except that reductions of 16-bit inputs run in
 float32. Nothing here is fast; everything here is what the fast paths are held against.
 """
