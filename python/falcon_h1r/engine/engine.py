@@ -116,6 +116,8 @@ class Engine:
     ) -> int:
         """Queue one prompt with `num_traces` (default params.n) traces; return its request_id.
 
+        `confidence` names the token confidence, `confidence_top` how many of the highest
+        log-probabilities "top_logprobs" takes (at most a tenth of the vocabulary).
         Raises RequestError before anything is queued.
         """
         num_traces = params.n if num_traces is None else num_traces
@@ -126,8 +128,9 @@ class Engine:
         )
         self._num_requests += 1
         seed = mix64(mix64(self.config.seed) ^ request_id) if params.seed is None else params.seed
+        top = max(1, min(confidence_top, self.limits.vocab_size // 10))
         sampling = RequestSampling.build(
-            params, num_traces, seed, self.eos_token_ids, prompt, confidence, confidence_top
+            params, num_traces, seed, self.eos_token_ids, prompt, confidence, top
         )
         self.sampler.add(request_id, sampling)
         self.traces.add(request_id, params, stream)
@@ -139,8 +142,12 @@ class Engine:
         plan = self.scheduler.schedule()
         if plan is None:
             return events
-        logits = self.runner.run(plan)
-        return events + self._commit(plan, logits)
+        try:
+            logits = self.runner.run(plan)
+            return events + self._commit(plan, logits)
+        except BaseException:  # also Ctrl-C: the plan's sequences are recomputed later
+            self.scheduler.discard(plan.id)
+            raise
 
     def _commit(self, plan: Plan, logits: torch.Tensor) -> list[EngineEvent]:
         if plan.sample_rows.size == 0:  # a step of prefill only
