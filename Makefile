@@ -46,8 +46,13 @@ test: setup ## everything that must pass before a change lands
 	cargo test --quiet $(CORE)
 	$(BIN)/pytest
 
+.venv-peers/dependencies.stamp: tests/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip --disable-pip-version-check --quiet install -r $<
+	@touch $@
+
 .PHONY: test-peers
-test-peers: setup ## compare with other libraries, those too heavy for `make test`
+test-peers: setup .venv-peers/dependencies.stamp ## compare with libraries that live in an environment of their own
 	$(BIN)/pytest -m peers
 
 .PHONY: campaign
@@ -86,6 +91,6 @@ reference-model: setup ## train the model in the wheel anew; the same command re
 
 .PHONY: clean
 clean: ## remove everything that the commands above made, but not runs
-	rm -rf $(VENV) target dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-peers target dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .benchmarks
 	rm -f python/falcon_h1r/_rust*.so
 	find python train triton_kernels tests benches -name __pycache__ -type d -prune -exec rm -rf {} +
