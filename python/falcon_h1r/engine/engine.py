@@ -1,11 +1,11 @@
 """Engine: the step loop. Plans go down, tokens come up; it knows nothing of thinking."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from falcon_h1r._rust import DeepConfPolicy, Event, Plan, Scheduler
 from falcon_h1r.engine.memory import MemoryPlan, default_memory_bytes, plan_memory
@@ -138,27 +138,25 @@ class Engine:
 
     def step(self) -> list[EngineEvent]:
         """Run one batch: schedule, run, sample, commit. Return what happened."""
-        events, self._pending = self._pending, []
+        pending, self._pending = self._pending, []
         plan = self.scheduler.schedule()
         if plan is None:
-            return events
-        try:
+            return pending
+        with self._given_back_on_failure(plan):
             logits = self.runner.run(plan)
-            return events + self._commit(plan, logits)
-        except BaseException:  # also Ctrl-C: the plan's sequences are recomputed later
+            sample, ends = self.sampler.sample(logits, plan)
+        flags, said = self.traces.advance(plan, sample, ends)
+        events = self.scheduler.commit(plan.id, *_columns(sample), flags)
+        return [*pending, *said, *map(self._event, events)]
+
+    @contextmanager
+    def _given_back_on_failure(self, plan: Plan) -> Iterator[None]:
+        """Let a plan that fails (or is interrupted) be recomputed later; the states are lost."""
+        try:
+            yield
+        except BaseException:
             self.scheduler.discard(plan.id)
             raise
-
-    def _commit(self, plan: Plan, logits: torch.Tensor) -> list[EngineEvent]:
-        if plan.sample_rows.size == 0:  # a step of prefill only
-            empty = np.empty(0, dtype=np.uint32)
-            flags = np.empty(0, dtype=np.uint8)
-            committed = self.scheduler.commit(plan.id, empty, empty.astype(np.float32), flags)
-            return [self._event(e) for e in committed]
-        sample, ends = self.sampler.sample(logits, plan)
-        flags, events = self.traces.advance(plan, sample, ends)
-        committed = self.scheduler.commit(plan.id, *_columns(sample), flags)
-        return events + [self._event(e) for e in committed]
 
     def _event(self, event: Event) -> EngineEvent:
         text = ""

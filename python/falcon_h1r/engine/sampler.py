@@ -75,6 +75,8 @@ class Sampler:
     def sample(self, logits: Tensor, plan: Plan) -> tuple[SampleOutput, npt.NDArray[np.bool_]]:
         """Draw a token for each row of logits [R, V]; return the draws and which end a trace."""
         ids = plan.sample_request_ids
+        if ids.size == 0:  # a step of prefill only
+            return SampleOutput.empty(), np.zeros(0, dtype=np.bool_)
         groups = [(int(i), np.flatnonzero(ids == i)) for i in np.unique(ids)]
         temperature = np.empty(ids.size, dtype=np.float64)
         top_p, min_p = np.empty_like(temperature), np.empty_like(temperature)

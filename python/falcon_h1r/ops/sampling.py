@@ -38,6 +38,13 @@ class SampleOutput:
     top_raw_logprobs: Tensor
     """float32 [R, K]: their log-probabilities under the plain softmax."""
 
+    @classmethod
+    def empty(cls) -> "SampleOutput":
+        """Return the output of no rows."""
+        real, whole = torch.empty(0), torch.empty(0, dtype=torch.int64)
+        none = torch.empty(0, dtype=torch.bool)
+        return cls(whole, real, real, real, whole.int(), none, whole[:, None], *[real[:, None]] * 2)
+
 
 def sample_with_confidence(
     logits: Tensor,
