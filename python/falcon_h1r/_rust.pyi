@@ -84,7 +84,7 @@ class Event:
 
 @final
 class Plan:
-    """One flat batch: decoding sequences first, then chunks of prompts."""
+    """One flat batch: the sequences that feed one token first, then the longer chunks."""
 
     @property
     def id(self) -> int:

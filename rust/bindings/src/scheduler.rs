@@ -22,6 +22,9 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(vote, module)?)
 }
 
+/// Output token ids and their confidences.
+type TraceOutput<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f32>>);
+
 fn raise(error: core::SchedulerError) -> PyErr {
     match error {
         core::SchedulerError::Config(message) => ConfigError::new_err(message),
@@ -346,13 +349,12 @@ impl Scheduler {
         tally.map(Tally::from).map_err(raise)
     }
 
-    #[expect(clippy::type_complexity, reason = "a pair of arrays")]
     fn trace_output<'py>(
         &self,
         py: Python<'py>,
         request_id: u64,
         trace_index: u32,
-    ) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f32>>)> {
+    ) -> PyResult<TraceOutput<'py>> {
         let (token_ids, confidences) = {
             let scheduler = self.lock(py);
             let (ids, values) = scheduler
@@ -477,11 +479,11 @@ fn confidence_threshold(
     core::vote::threshold(slice(&lowest_groups, "lowest_groups")?, keep).map_err(raise)
 }
 
-/// The winning class, and (class, weight) of each class.
-type Votes = (Option<u64>, Vec<(u64, f64)>);
-
 #[pyfunction]
-fn vote(answer_classes: Vec<Option<u64>>, weights: Vec<Option<f64>>) -> PyResult<Votes> {
+fn vote(
+    answer_classes: Vec<Option<u64>>,
+    weights: Vec<Option<f64>>,
+) -> PyResult<core::vote::Outcome> {
     core::vote::vote(&answer_classes, &weights).map_err(raise)
 }
 

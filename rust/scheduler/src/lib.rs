@@ -6,6 +6,7 @@
 //! `DeepConf`'s confidences, thresholds, votes and consensus live in [`confidence`] and [`vote`].
 #![forbid(unsafe_code)]
 
+mod audit;
 pub mod blocks;
 mod commit;
 pub mod confidence;

@@ -9,7 +9,7 @@ use crate::sequence::SequenceKey;
 pub struct Plan {
     /// Identifies the plan in `commit`.
     pub id: u64,
-    /// `[T]` tokens to feed, sequence after sequence, decoding sequences first.
+    /// `[T]` tokens to feed, sequence after sequence; those that feed one token come first.
     pub token_ids: Vec<u32>,
     /// `[T]` absolute position of every token in its sequence.
     pub positions: Vec<i64>,

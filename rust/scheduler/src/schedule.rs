@@ -12,14 +12,26 @@ use crate::request::{Candidate, OwnerState};
 use crate::scheduler::Scheduler;
 use crate::sequence::{Holding, OWNER, SequenceKey, SequenceStatus};
 
-/// What a step computes: sequences that feed one token, then chunks `(sequence, end)`.
+/// What a step computes: `(sequence, end)` of every row, those that feed one token apart.
 #[derive(Default)]
 struct Batch {
-    decodes: Vec<SequenceKey>,
+    singles: Vec<(SequenceKey, usize)>,
     chunks: Vec<(SequenceKey, usize)>,
     budget: usize,
     block_copies: Vec<[i64; 2]>,
     slot_copies: Vec<[i64; 2]>,
+}
+
+impl Batch {
+    fn push(&mut self, key: SequenceKey, start: usize, end: usize) {
+        self.budget -= end - start;
+        let rows = if end - start == 1 {
+            &mut self.singles
+        } else {
+            &mut self.chunks
+        };
+        rows.push((key, end));
+    }
 }
 
 impl Scheduler {
@@ -42,27 +54,31 @@ impl Scheduler {
         self.continue_decodes(&mut batch);
         self.continue_prefills(&mut batch);
         self.admit_waiting(&mut batch);
-        if batch.decodes.is_empty() && batch.chunks.is_empty() {
+        if batch.singles.is_empty() && batch.chunks.is_empty() {
             return Ok(None);
         }
         Ok(Some(self.lay_out(batch)))
     }
 
-    fn num_remaining(&self, key: SequenceKey) -> usize {
+    /// Tokens of a sequence computed so far, and in all.
+    fn progress(&self, key: SequenceKey) -> (usize, usize) {
         let request = &self.requests[&key.arrival];
-        request.num_tokens(key.trace) - request.holding(key.trace).num_computed_tokens
+        (
+            request.holding(key.trace).num_computed_tokens,
+            request.num_tokens(key.trace),
+        )
     }
 
     fn continue_decodes(&mut self, batch: &mut Batch) {
         let mut place = 0;
         // A preemption takes the last of `running`, so the places before stay valid.
         while let Some(&key) = self.running.get(place) {
-            if self.num_remaining(key) == 1 {
+            let (start, len) = self.progress(key);
+            if len - start == 1 {
                 if !self.secure_next_block(key) {
                     break;
                 }
-                batch.decodes.push(key);
-                batch.budget -= 1;
+                batch.push(key, start, len);
             }
             place += 1;
         }
@@ -128,14 +144,11 @@ impl Scheduler {
     fn continue_prefills(&mut self, batch: &mut Batch) {
         for place in 0..self.running.len() {
             let key = self.running[place];
-            let request = &self.requests[&key.arrival];
-            let start = request.holding(key.trace).num_computed_tokens;
-            let len = request.num_tokens(key.trace);
+            let (start, len) = self.progress(key);
             if len - start > 1
                 && let Some(end) = self.chunk_end(start, len, batch.budget)
             {
-                batch.budget -= end - start;
-                batch.chunks.push((key, end));
+                batch.push(key, start, end);
             }
         }
     }
@@ -311,7 +324,6 @@ impl Scheduler {
     /// Put a sequence that has its slot into the running batch, with its blocks.
     fn launch(&mut self, key: SequenceKey, num_blocks: usize, end: usize, batch: &mut Batch) {
         let request = self.requests.get_mut(&key.arrival).expect("a live key");
-        let len = request.num_tokens(key.trace);
         let holding = request.holding_mut(key.trace);
         let start = holding.num_computed_tokens;
         holding.grow(num_blocks, &mut self.blocks);
@@ -323,21 +335,12 @@ impl Scheduler {
         }
         let place = self.running.partition_point(|other| *other < key);
         self.running.insert(place, key);
-        batch.budget -= end - start;
-        if len - start == 1 {
-            batch.decodes.push(key);
-        } else {
-            batch.chunks.push((key, end));
-        }
+        batch.push(key, start, end);
     }
 
     fn lay_out(&mut self, batch: Batch) -> Plan {
-        let rows: Vec<(SequenceKey, usize)> = batch
-            .decodes
-            .iter()
-            .map(|&key| (key, self.requests[&key.arrival].num_tokens(key.trace)))
-            .chain(batch.chunks)
-            .collect();
+        let mut rows = batch.singles;
+        rows.extend(batch.chunks);
         let num_tokens = self.limits.max_num_batched_tokens as usize - batch.budget;
         let tables = rows.iter().map(|(key, _)| {
             self.requests[&key.arrival]
