@@ -1,0 +1,189 @@
+//! `linear`: y[M, N] = x[M, K] w[N, K]^T + bias[N].
+//!
+//! Weights stay as the checkpoint keeps them, row-major [N, K], without a packed copy. Row
+//! invariance: an output's bits depend on its row of x, its row of w and the CPU, never on M, on
+//! blocking or on threads. So each (CPU, element type) has one path for every M: f32 and plain
+//! bf16 accumulate in vector lanes along K (`block`, `dot`); CPUs with matrix tiles use those
+//! for bf16 (`amx`).
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+mod block;
+mod dot;
+
+use crate::bf16::Bf16;
+use crate::error::{KernelError, check_size, check_value};
+use crate::pool::{self, SharedMut};
+use crate::rows::{Rows, RowsMut};
+use crate::simd::{Element, Kernel, Level, Simd, dispatch};
+use dot::Widened;
+
+/// Which path bf16 products take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// Widen to f32 in vector lanes.
+    Lanes(Level),
+    /// AVX512-BF16 pair products.
+    #[cfg(target_arch = "x86_64")]
+    Pairs,
+    /// AMX tiles.
+    #[cfg(target_arch = "x86_64")]
+    Tiles,
+}
+
+impl Path {
+    fn detect() -> Self {
+        let level = Level::detect();
+        #[cfg(target_arch = "x86_64")]
+        if level == Level::Avx512 && is_x86_feature_detected!("avx512bf16") {
+            return if amx::available() { Path::Tiles } else { Path::Pairs };
+        }
+        Path::Lanes(level)
+    }
+}
+
+/// The name of the path that bf16 products take on this CPU.
+pub fn bf16_path() -> &'static str {
+    match Path::detect() {
+        Path::Lanes(Level::Portable) => "portable",
+        Path::Lanes(Level::Avx2) => "avx2",
+        Path::Lanes(Level::Avx512) => "avx512",
+        #[cfg(target_arch = "x86_64")]
+        Path::Pairs => "avx512_bf16",
+        #[cfg(target_arch = "x86_64")]
+        Path::Tiles => "amx_bf16",
+    }
+}
+
+/// Raw view of one product, shared by its tasks.
+struct Job<T, O> {
+    x: *const T,
+    x_stride: usize,
+    w: *const T,
+    bias: *const T,
+    y: SharedMut<O>,
+    y_stride: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+}
+// SAFETY: x, w and bias are only read; tasks write disjoint columns of y.
+unsafe impl<T: Sync, O: Send> Sync for Job<T, O> {}
+
+impl<T: Element, O: Element> Job<T, O> {
+    /// Store y[row, column] = value + bias[column].
+    ///
+    /// # Safety
+    /// `row < m`, `column < n`, and this task owns the column.
+    #[inline(always)]
+    unsafe fn put(&self, row: usize, column: usize, value: f32) {
+        // SAFETY: inside y and bias by the caller's promise.
+        unsafe {
+            let value =
+                if self.bias.is_null() { value } else { value + (*self.bias.add(column)).to_f32() };
+            self.y.at(row * self.y_stride + column).write(O::from_f32(value));
+        }
+    }
+}
+
+struct LanesTask<'a, T, O>(&'a Job<T, O>, usize, usize);
+
+impl<T: Element, O: Element> Kernel for LanesTask<'_, T, O> {
+    type Out = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: passed on to the caller.
+        unsafe { block::columns::<Widened<S, T>, O>(self.0, self.1, self.2) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,bmi2")]
+unsafe fn run_pairs<O: Element>(job: &Job<Bf16, O>, begin: usize, end: usize) {
+    // SAFETY: passed on to the caller.
+    unsafe { block::columns::<dot::PairsBf16, O>(job, begin, end) }
+}
+
+fn check<'a, T: Element, O: Element>(
+    x: &Rows<'a, T>,
+    w: &'a [T],
+    bias: Option<&'a [T]>,
+    y: &mut RowsMut<'_, O>,
+) -> Result<Job<T, O>, KernelError> {
+    let (m, k, n) = (x.len(), x.width(), y.width());
+    check_value("y rows", y.len() as i64, y.len() == m, "the number of rows of x")?;
+    check_size("weight", w.len(), n.saturating_mul(k))?;
+    if let Some(bias) = bias {
+        check_size("bias", bias.len(), n)?;
+    }
+    Ok(Job {
+        x: x.ptr_start(),
+        x_stride: x.stride(),
+        w: w.as_ptr(),
+        bias: bias.map_or(std::ptr::null(), <[T]>::as_ptr),
+        y: SharedMut(y.as_mut_ptr()),
+        y_stride: y.stride(),
+        m,
+        n,
+        k,
+    })
+}
+
+fn by_panels(n: usize, task: impl Fn(usize, usize) + Sync) {
+    let panel = block::panel(n, pool::num_threads());
+    pool::parallel_for(n.div_ceil(panel), |i| task(i * panel, ((i + 1) * panel).min(n)));
+}
+
+fn lanes<T: Element, O: Element>(level: Level, job: &Job<T, O>) {
+    by_panels(job.n, |begin, end| {
+        // SAFETY: the level was detected, the job checked; each task has its own columns.
+        unsafe { dispatch(level, LanesTask(job, begin, end)) }
+    });
+}
+
+fn bf16_on<O: Element>(path: Path, job: &Job<Bf16, O>) {
+    match path {
+        Path::Lanes(level) => lanes(level, job),
+        #[cfg(target_arch = "x86_64")]
+        Path::Pairs => by_panels(job.n, |begin, end| {
+            // SAFETY: `Path::detect` saw avx512bf16; each task has its own columns.
+            unsafe { run_pairs(job, begin, end) }
+        }),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `Path::detect` saw AMX and the permission to use it.
+        Path::Tiles => unsafe { amx::linear(job) },
+    }
+}
+
+/// y[M, N] = x[M, K] w[N, K]^T + bias[N] in f32.
+///
+/// # Errors
+/// [`KernelError`] when a buffer does not fit the shapes of `x` and `y`.
+pub fn linear_f32(
+    x: &Rows<'_, f32>,
+    w: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut RowsMut<'_, f32>,
+) -> Result<(), KernelError> {
+    lanes(Level::detect(), &check(x, w, bias, y)?);
+    Ok(())
+}
+
+/// y[M, N] = x[M, K] w[N, K]^T + bias[N]: bf16 operands, f32 accumulation, `O` stored.
+///
+/// # Errors
+/// [`KernelError`] when a buffer does not fit the shapes of `x` and `y`.
+pub fn linear_bf16<O: Element>(
+    x: &Rows<'_, Bf16>,
+    w: &[Bf16],
+    bias: Option<&[Bf16]>,
+    y: &mut RowsMut<'_, O>,
+) -> Result<(), KernelError> {
+    bf16_on(Path::detect(), &check(x, w, bias, y)?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
