@@ -290,3 +290,52 @@ def replay(
     """
 
 # --- kernels ---
+# Addresses are `tensor.data_ptr()`, strides count elements; only `ops/cpu.py` calls these.
+
+def set_num_threads(num_threads: int) -> None:
+    """Use that many threads from now on, the calling one included."""
+
+def num_threads() -> int:
+    """Return the number of threads that kernels use."""
+
+def kernel_paths() -> tuple[str, str]:
+    """Return the vector level and the path of bfloat16 products on this CPU."""
+
+def linear(
+    x: int,
+    weight: int,
+    scale: float,
+    scales: int,
+    bias: int,
+    y: int,
+    m: int,
+    n: int,
+    k: int,
+    x_stride: int,
+    is_bf16: bool,
+) -> None: ...
+def ssd_scan_slots(
+    x: int,
+    dt: int,
+    a: int,
+    b: int,
+    c: int,
+    d: int,
+    cu_seqlens: int,
+    state: int,
+    state_slots: int,
+    has_initial_state: int,
+    y: int,
+    num_tokens: int,
+    num_seqs: int,
+    num_slots: int,
+    heads: int,
+    head_dim: int,
+    groups: int,
+    d_state: int,
+    x_stride: int,
+    dt_stride: int,
+    b_stride: int,
+    c_stride: int,
+    is_bf16: bool,
+) -> None: ...

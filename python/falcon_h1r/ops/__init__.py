@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from falcon_h1r.ops import chunked, reference, sampling
+from falcon_h1r.errors import RequestError
+from falcon_h1r.ops import chunked, cpu, reference, sampling
 from falcon_h1r.ops.sampling import ConfidenceMeasure, SampleOutput
 
 Backend = Literal["reference", "cpu", "triton"] | None
@@ -52,6 +53,8 @@ def linear(
     backend: Backend = None,
 ) -> Tensor:
     """Return (x @ weight^T) * scale + bias; every muP multiplier is such an epilogue."""
+    if _is_cpu(backend, x, weight, bias):
+        return cpu.linear(x, weight, bias, scale)
     y = F.linear(x, weight)
     if scale is not None:
         y = (y * scale).to(y.dtype)
@@ -191,6 +194,10 @@ def ssd_scan_slots(
     backend: Backend = None,
 ) -> Tensor:
     """`ssd_scan` with states in ssm_state's slots, in place, no gradients."""
+    if _is_cpu(backend, x, B, C):
+        return cpu.ssd_scan_slots(
+            x, dt, A, B, C, D, cu_seqlens, ssm_state, state_slots, has_initial_state
+        )
     return reference.ssd_scan_slots(
         x, dt, A, B, C, D, cu_seqlens, ssm_state, state_slots, has_initial_state
     )
@@ -266,6 +273,19 @@ def sample_with_confidence(
         num_logprobs,
         None if adjusted_logits is None else adjusted_logits.detach().cpu(),
     )
+
+
+def _is_cpu(backend: Backend, *tensors: Tensor | None) -> bool:
+    """Say whether the Rust kernels run: asked for, or nothing was and they can."""
+    if backend == "cpu":
+        if not cpu.is_supported(*tensors):
+            given = sorted({f"{t.dtype} on {t.device}" for t in tensors if t is not None})
+            raise RequestError(
+                f'backend "cpu" was given {", ".join(given)}: it takes tensors of one dtype, '
+                "float32 or bfloat16, on the CPU, without gradients"
+            )
+        return True
+    return backend is None and cpu.is_supported(*tensors)
 
 
 def _one_each(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,67 +4,17 @@
 //! each in an array object would cost more than a small kernel. `falcon_h1r.ops.cpu` is the only
 //! caller; it has checked device, dtype, contiguity and every index before it calls.
 
+mod memory;
+
 use falcon_kernels as core;
-use falcon_kernels::{Bf16, Element, KernelError, Rows, RowsMut};
+use falcon_kernels::{Bf16, Epilogue, KernelError, ScanInputs, Sequences};
 use pyo3::prelude::*;
 
 use crate::error::RequestError;
+use memory::{rows, rows_mut, view, view_mut};
 
 fn raise(error: &KernelError) -> PyErr {
     RequestError::new_err(error.to_string())
-}
-
-/// The `len` elements at `address`; empty for address 0 or length 0.
-///
-/// # Safety
-/// The range must be readable and unchanged while the call lasts (the caller holds the tensor).
-unsafe fn view<'a, T>(address: usize, len: usize) -> &'a [T] {
-    if address == 0 || len == 0 {
-        return &[];
-    }
-    // SAFETY: passed on to the caller.
-    unsafe { std::slice::from_raw_parts(address as *const T, len) }
-}
-
-/// [`view`] to write to.
-///
-/// # Safety
-/// As [`view`], and nothing else may use the range while the call lasts.
-unsafe fn view_mut<'a, T>(address: usize, len: usize) -> &'a mut [T] {
-    if address == 0 || len == 0 {
-        return &mut [];
-    }
-    // SAFETY: passed on to the caller.
-    unsafe { std::slice::from_raw_parts_mut(address as *mut T, len) }
-}
-
-/// Elements from the first to the last of a strided matrix.
-fn span(rows: usize, width: usize, stride: usize) -> usize {
-    rows.checked_sub(1).map_or(0, |last| last.saturating_mul(stride).saturating_add(width))
-}
-
-unsafe fn rows<'a, T>(
-    name: &'static str,
-    address: usize,
-    rows: usize,
-    width: usize,
-    stride: usize,
-) -> Result<Rows<'a, T>, KernelError> {
-    // SAFETY: passed on to the caller.
-    let data = unsafe { view(address, span(rows, width, stride)) };
-    Rows::new(name, data, rows, width, stride)
-}
-
-unsafe fn rows_mut<'a, T>(
-    name: &'static str,
-    address: usize,
-    rows: usize,
-    width: usize,
-    stride: usize,
-) -> Result<RowsMut<'a, T>, KernelError> {
-    // SAFETY: passed on to the caller.
-    let data = unsafe { view_mut(address, span(rows, width, stride)) };
-    RowsMut::new(name, data, rows, width, stride)
 }
 
 /// Threads that kernels use from now on, the calling one included.
@@ -90,13 +40,17 @@ fn kernel_paths() -> (&'static str, &'static str) {
     (level, core::bf16_path())
 }
 
-/// y[m, n] = x[m, k] weight[n, k]^T + bias[n]; bias 0 for none.
+/// y[m, n] = (x[m, k] weight[n, k]^T) * scale + bias[n].
+///
+/// `scales`: 0, or the address of n factors that stand in for `scale`. `bias`: 0 for none.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
 fn linear(
     py: Python<'_>,
     x: usize,
     weight: usize,
+    scale: f32,
+    scales: usize,
     bias: usize,
     y: usize,
     m: usize,
@@ -104,37 +58,119 @@ fn linear(
     k: usize,
     x_stride: usize,
     is_bf16: bool,
-    y_is_bf16: bool,
 ) -> PyResult<()> {
-    unsafe fn run<O: Element>(
-        [x, weight, bias, y]: [usize; 4],
-        [m, n, k, x_stride]: [usize; 4],
-    ) -> Result<(), KernelError> {
-        // SAFETY: the caller has checked the tensors (see the head of this file).
-        unsafe {
-            let x = rows("x", x, m, k, x_stride)?;
-            let bias = (bias != 0).then(|| view(bias, n));
-            let mut y = rows_mut::<O>("y", y, m, n, n)?;
-            core::linear_bf16(&x, view::<Bf16>(weight, n.saturating_mul(k)), bias, &mut y)
-        }
-    }
     py.detach(|| {
-        let (pointers, sizes) = ([x, weight, bias, y], [m, n, k, x_stride]);
+        let num_weights = n.saturating_mul(k);
         // SAFETY: the caller has checked the tensors (see the head of this file).
         unsafe {
-            if is_bf16 && y_is_bf16 {
-                return run::<Bf16>(pointers, sizes);
-            }
+            let scale = [scale];
+            let scale = if scales == 0 {
+                &scale[..]
+            } else {
+                view(scales, n)
+            };
             if is_bf16 {
-                return run::<f32>(pointers, sizes);
+                let bias = (bias != 0).then(|| view::<Bf16>(bias, n));
+                let mut y = rows_mut::<Bf16>("y", y, m, n, n)?;
+                let x = rows("x", x, m, k, x_stride)?;
+                core::linear_bf16(
+                    &x,
+                    view(weight, num_weights),
+                    Epilogue { scale, bias },
+                    &mut y,
+                )
+            } else {
+                let bias = (bias != 0).then(|| view(bias, n));
+                let mut y = rows_mut("y", y, m, n, n)?;
+                let x = rows("x", x, m, k, x_stride)?;
+                core::linear_f32(
+                    &x,
+                    view(weight, num_weights),
+                    Epilogue { scale, bias },
+                    &mut y,
+                )
             }
-            let x = rows("x", x, m, k, x_stride)?;
-            let bias = (bias != 0).then(|| view(bias, n));
-            let mut y = rows_mut("y", y, m, n, n)?;
-            core::linear_f32(&x, view(weight, n.saturating_mul(k)), bias, &mut y)
         }
     })
     .map_err(|error| raise(&error))
+}
+
+/// Packed sequences and their slots.
+///
+/// # Safety
+/// As [`view`]: int32 [`num_seqs` + 1], int64 [`num_seqs`], bool [`num_seqs`].
+unsafe fn sequences<'a>(
+    cu_seqlens: usize,
+    state_slots: usize,
+    has_initial_state: usize,
+    num_seqs: usize,
+) -> Sequences<'a> {
+    // SAFETY: passed on to the caller; a bool is a byte.
+    unsafe {
+        Sequences {
+            cu_seqlens: view(cu_seqlens, num_seqs + 1),
+            state_slots: view(state_slots, num_seqs),
+            has_initial_state: view(has_initial_state, num_seqs),
+        }
+    }
+}
+
+/// Mamba-2's recurrence with states in slots; strides are those of token rows.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)]
+fn ssd_scan_slots(
+    py: Python<'_>,
+    x: usize,
+    dt: usize,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    cu_seqlens: usize,
+    state: usize,
+    state_slots: usize,
+    has_initial_state: usize,
+    y: usize,
+    num_tokens: usize,
+    num_seqs: usize,
+    num_slots: usize,
+    heads: usize,
+    head_dim: usize,
+    groups: usize,
+    d_state: usize,
+    x_stride: usize,
+    dt_stride: usize,
+    b_stride: usize,
+    c_stride: usize,
+    is_bf16: bool,
+) -> PyResult<()> {
+    let run = || {
+        let width = heads.saturating_mul(head_dim);
+        let len = num_slots.saturating_mul(width).saturating_mul(d_state);
+        // SAFETY: the caller has checked the tensors (see the head of this file).
+        unsafe {
+            let sequences = sequences(cu_seqlens, state_slots, has_initial_state, num_seqs);
+            let state = view_mut(state, len);
+            macro_rules! scan {
+                ($T:ty) => {{
+                    let group_width = groups.saturating_mul(d_state);
+                    let inputs = ScanInputs::<$T> {
+                        x: rows("x", x, num_tokens, width, x_stride)?,
+                        dt: rows("dt", dt, num_tokens, heads, dt_stride)?,
+                        a: view(a, heads),
+                        b: rows("B", b, num_tokens, group_width, b_stride)?,
+                        c: rows("C", c, num_tokens, group_width, c_stride)?,
+                        d: view(d, heads),
+                        d_state,
+                    };
+                    let mut y = rows_mut("y", y, num_tokens, width, width)?;
+                    core::ssd_scan_slots(inputs, sequences, state, &mut y)
+                }};
+            }
+            if is_bf16 { scan!(Bf16) } else { scan!(f32) }
+        }
+    };
+    py.detach(run).map_err(|error: KernelError| raise(&error))
 }
 
 /// Add this crate's classes and functions to the module.
@@ -143,5 +179,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(kernel_paths, module)?)?;
     module.add_function(wrap_pyfunction!(linear, module)?)?;
+    module.add_function(wrap_pyfunction!(ssd_scan_slots, module)?)?;
     Ok(())
 }

@@ -4,7 +4,9 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
     /// A buffer is shorter than its shape needs.
-    #[error("{name} holds {given} elements, needed are {needed}; pass a tensor of the stated shape")]
+    #[error(
+        "{name} holds {given} elements, needed are {needed}; pass a tensor of the stated shape"
+    )]
     Size {
         /// The argument.
         name: &'static str,
@@ -32,7 +34,11 @@ pub(crate) fn check_size(
     needed: usize,
 ) -> Result<(), KernelError> {
     if given < needed {
-        return Err(KernelError::Size { name, given, needed });
+        return Err(KernelError::Size {
+            name,
+            given,
+            needed,
+        });
     }
     Ok(())
 }
@@ -44,5 +50,13 @@ pub(crate) fn check_value(
     ok: bool,
     allowed: &'static str,
 ) -> Result<(), KernelError> {
-    if ok { Ok(()) } else { Err(KernelError::Value { name, given, allowed }) }
+    if ok {
+        Ok(())
+    } else {
+        Err(KernelError::Value {
+            name,
+            given,
+            allowed,
+        })
+    }
 }

@@ -85,7 +85,10 @@ impl Shared {
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         while self.epoch.load(Ordering::SeqCst) == seen {
-            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard = self
+                .wake
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
         self.epoch.load(Ordering::SeqCst)
@@ -129,26 +132,35 @@ impl Pool {
                 started += 1;
             }
         }
-        Self { shared, num_threads: started, process: std::process::id() }
+        Self {
+            shared,
+            num_threads: started,
+            process: std::process::id(),
+        }
     }
 
     fn run(&self, num_tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         let shared = &self.shared;
         // SAFETY: only the lifetime is changed; the write lock below waits for every reader.
-        let task: Task = unsafe {
-            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Task>(task)
-        };
+        let task: Task = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Task>(task) };
         shared.next.store(0, Ordering::Relaxed);
-        *shared.region.write().unwrap_or_else(PoisonError::into_inner) =
-            Some(Region { task, num_tasks });
+        *shared
+            .region
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Region { task, num_tasks });
         shared.announce();
-        let own = catch_unwind(AssertUnwindSafe(|| shared.claim_all(&Region { task, num_tasks })));
+        let own = catch_unwind(AssertUnwindSafe(|| {
+            shared.claim_all(&Region { task, num_tasks });
+        }));
         // Workers hold the read lock while they run tasks, so nobody is inside after this line.
         self.wait_for_workers();
         if let Err(payload) = own {
             std::panic::resume_unwind(payload);
         }
-        assert!(!shared.panicked.swap(false, Ordering::AcqRel), "a kernel task panicked");
+        assert!(
+            !shared.panicked.swap(false, Ordering::AcqRel),
+            "a kernel task panicked"
+        );
     }
 
     fn wait_for_workers(&self) {

@@ -6,14 +6,18 @@ use crate::error::{KernelError, check_size, check_value};
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a, T> {
     data: &'a [T],
-    rows: usize,
+    len: usize,
     width: usize,
     stride: usize,
 }
 
 /// Elements from the first of row 0 to the last of row `rows - 1`.
 pub(crate) fn span(rows: usize, width: usize, stride: usize) -> usize {
-    if rows == 0 { 0 } else { (rows - 1) * stride + width }
+    if rows == 0 {
+        0
+    } else {
+        (rows - 1) * stride + width
+    }
 }
 
 impl<'a, T> Rows<'a, T> {
@@ -28,9 +32,19 @@ impl<'a, T> Rows<'a, T> {
         width: usize,
         stride: usize,
     ) -> Result<Self, KernelError> {
-        check_value(name, stride as i64, rows <= 1 || stride >= width, "a row stride >= width")?;
+        check_value(
+            name,
+            stride as i64,
+            rows <= 1 || stride >= width,
+            "a row stride >= width",
+        )?;
         check_size(name, data.len(), span(rows, width, stride))?;
-        Ok(Self { data, rows, width, stride })
+        Ok(Self {
+            data,
+            rows,
+            width,
+            stride,
+        })
     }
 
     /// A view of the whole of `data` as `rows` contiguous rows.
@@ -48,12 +62,12 @@ impl<'a, T> Rows<'a, T> {
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.rows
+        self.len
     }
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.rows == 0
+        self.len == 0
     }
 
     /// Elements a row.
@@ -71,7 +85,7 @@ impl<'a, T> Rows<'a, T> {
     /// # Panics
     /// Panics when `index >= len()`.
     pub fn row(&self, index: usize) -> &'a [T] {
-        assert!(index < self.rows, "row {index} of {}", self.rows);
+        assert!(index < self.len, "row {index} of {}", self.len);
         &self.data[index * self.stride..index * self.stride + self.width]
     }
 
@@ -83,7 +97,7 @@ impl<'a, T> Rows<'a, T> {
     /// Address of element 0 of row `index`; valid for `width` elements when `index < len()`.
     #[inline(always)]
     pub(crate) fn ptr(&self, index: usize) -> *const T {
-        debug_assert!(index < self.rows);
+        debug_assert!(index < self.len);
         self.data.as_ptr().wrapping_add(index * self.stride)
     }
 }
@@ -92,7 +106,7 @@ impl<'a, T> Rows<'a, T> {
 #[derive(Debug)]
 pub struct RowsMut<'a, T> {
     data: &'a mut [T],
-    rows: usize,
+    len: usize,
     width: usize,
     stride: usize,
 }
@@ -110,17 +124,22 @@ impl<'a, T> RowsMut<'a, T> {
         stride: usize,
     ) -> Result<Self, KernelError> {
         Rows::new(name, &*data, rows, width, stride)?;
-        Ok(Self { data, rows, width, stride })
+        Ok(Self {
+            data,
+            rows,
+            width,
+            stride,
+        })
     }
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.rows
+        self.len
     }
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.rows == 0
+        self.len == 0
     }
 
     /// Elements a row.

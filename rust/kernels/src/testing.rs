@@ -29,7 +29,9 @@ impl Random {
 
     /// About normal: mean 0, variance 1.
     pub(crate) fn normal(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0).collect()
+        (0..n)
+            .map(|_| (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0)
+            .collect()
     }
 
     pub(crate) fn normal_bf16(&mut self, n: usize) -> Vec<Bf16> {

@@ -77,7 +77,7 @@ unsafe fn pack_tile<O>(job: &Job<Bf16, O>, row: usize, out: *mut Packed) {
         }
         // SAFETY: avx512f is on; `out` holds a tile a step.
         unsafe {
-            let words = tiles::transpose(words);
+            let words = tiles::transpose(&words);
             for (pair, word) in words.iter().enumerate() {
                 _mm512_store_si512(out.add(step).cast::<__m512i>().add(pair), *word);
             }
@@ -136,7 +136,11 @@ impl<'a, O: Element> Panel<'a, O> {
     unsafe fn new(job: &'a Job<Bf16, O>, index: usize) -> Self {
         let first = index * PANEL;
         // The last panel reaches back over the one before it, and stores only its own columns.
-        let begin = if job.n < PANEL { 0 } else { first.min(job.n - PANEL) };
+        let begin = if job.n < PANEL {
+            0
+        } else {
+            first.min(job.n - PANEL)
+        };
         let mut stride = job.k;
         let mut padded = Vec::new();
         // SAFETY: w holds n x k elements.
@@ -144,7 +148,11 @@ impl<'a, O: Element> Panel<'a, O> {
         if job.n < PANEL {
             stride = job.k.next_multiple_of(32);
             padded.resize(PANEL * stride, Bf16(0));
-            for (i, row) in padded.chunks_exact_mut(stride.max(1)).take(job.n).enumerate() {
+            for (i, row) in padded
+                .chunks_exact_mut(stride.max(1))
+                .take(job.n)
+                .enumerate()
+            {
                 // SAFETY: row i < n of w.
                 row[..job.k].copy_from_slice(unsafe {
                     std::slice::from_raw_parts(job.w.add(i * job.k), job.k)
@@ -163,7 +171,15 @@ impl<'a, O: Element> Panel<'a, O> {
                 });
             }
         }
-        Self { job, begin, first, w, stride, tail, _padded: padded }
+        Self {
+            job,
+            begin,
+            first,
+            w,
+            stride,
+            tail,
+            _padded: padded,
+        }
     }
 
     /// Multiply by x tiles `tile` and `tile + 1` of the block at `row`, and store.
@@ -184,14 +200,22 @@ impl<'a, O: Element> Panel<'a, O> {
                 add(a, self.stride * 2, b, steps, pair, stream.then_some(ahead));
             }
             if !self.tail.is_empty() {
-                let a = [self.tail.as_ptr().cast::<u8>(), self.tail.as_ptr().add(16).cast()];
+                let a = [
+                    self.tail.as_ptr().cast::<u8>(),
+                    self.tail.as_ptr().add(16).cast(),
+                ];
                 add(a, 64, b.map(|b| b.add(steps * 1024)), 1, pair, None);
             }
             tiles::store(&mut c);
             for (t, tile_c) in c.iter().enumerate() {
                 let at = (tile + t % 2) * 16;
                 if at < rows {
-                    self.put(row + at, 16.min(rows - at), self.begin + (t / 2) * 16, tile_c);
+                    self.put(
+                        row + at,
+                        16.min(rows - at),
+                        self.begin + (t / 2) * 16,
+                        tile_c,
+                    );
                 }
             }
         }
@@ -209,16 +233,24 @@ impl<'a, O: Element> Panel<'a, O> {
         let skip = from - column;
         // SAFETY: c is 16 vectors; y rows `row..row + rows` and columns `from..until` exist.
         unsafe {
-            let y = tiles::transpose(std::array::from_fn(|i| {
+            let y = tiles::transpose(&std::array::from_fn(|i| {
                 _mm512_loadu_si512(c.as_ptr().add(i * 16).cast())
             }));
+            let scale = if job.scale_step == 0 {
+                _mm512_set1_ps(*job.scale)
+            } else {
+                <f32 as Vector>::load_n::<Avx512>(job.scale.add(column), until - column)
+            };
             let bias = if job.bias.is_null() {
                 None
             } else {
-                Some(<Bf16 as Vector>::load_n::<Avx512>(job.bias.add(column), until - column))
+                Some(<Bf16 as Vector>::load_n::<Avx512>(
+                    job.bias.add(column),
+                    until - column,
+                ))
             };
             for (i, value) in y.iter().enumerate().take(rows) {
-                let mut value = _mm512_castsi512_ps(*value);
+                let mut value = _mm512_mul_ps(_mm512_castsi512_ps(*value), scale);
                 if let Some(bias) = bias {
                     value = _mm512_add_ps(value, bias);
                 }

@@ -10,6 +10,8 @@ const NR: usize = 4;
 const MR: usize = 6;
 /// Rows of w a pass over x takes: they stay in the level-2 cache meanwhile.
 const PANEL: usize = 64;
+/// Up to this many rows of x, weights stream from memory.
+const STREAM_M: usize = 48;
 
 /// y[0..M, 0..N] of one register tile, before bias.
 #[inline(always)]
@@ -65,22 +67,23 @@ unsafe fn tile_at<D: Dot, O: Element, const M: usize, const N: usize>(
     }
 }
 
+/// [`tile_at`] for `m <= MR` rows and `N` columns.
 #[inline(always)]
-unsafe fn columns_at<D: Dot, O: Element, const N: usize>(job: &Job<D::Elem, O>, column: usize) {
-    // SAFETY: column + N <= n (the caller's promise); rows stay below m.
+unsafe fn tile_of<D: Dot, O: Element, const N: usize>(
+    job: &Job<D::Elem, O>,
+    row: usize,
+    m: usize,
+    column: usize,
+) {
+    // SAFETY: passed on to the caller.
     unsafe {
-        let mut row = 0;
-        while row + MR <= job.m {
-            tile_at::<D, O, MR, N>(job, row, column);
-            row += MR;
-        }
-        match job.m - row {
+        match m {
             1 => tile_at::<D, O, 1, N>(job, row, column),
             2 => tile_at::<D, O, 2, N>(job, row, column),
             3 => tile_at::<D, O, 3, N>(job, row, column),
             4 => tile_at::<D, O, 4, N>(job, row, column),
             5 => tile_at::<D, O, 5, N>(job, row, column),
-            _ => {}
+            _ => tile_at::<D, O, MR, N>(job, row, column),
         }
     }
 }
@@ -90,21 +93,25 @@ unsafe fn columns_at<D: Dot, O: Element, const N: usize>(job: &Job<D::Elem, O>, 
 /// # Safety
 /// The features of `D`; `job` valid; nobody else writes these columns.
 #[inline(always)]
-pub(super) unsafe fn columns<D: Dot, O: Element>(
-    job: &Job<D::Elem, O>,
-    begin: usize,
-    end: usize,
-) {
-    // SAFETY: passed on to the caller.
-    unsafe {
-        let mut column = begin;
-        while column + NR <= end {
-            columns_at::<D, O, NR>(job, column);
-            column += NR;
-        }
-        while column < end {
-            columns_at::<D, O, 1>(job, column);
-            column += 1;
+pub(super) unsafe fn columns<D: Dot, O: Element>(job: &Job<D::Elem, O>, begin: usize, end: usize) {
+    // Few rows: w streams from memory, x stays in cache; many: w's panel stays, x streams.
+    let step = if job.m <= STREAM_M { NR } else { PANEL };
+    for from in (begin..end).step_by(step) {
+        let until = end.min(from + step);
+        for row in (0..job.m).step_by(MR) {
+            let m = MR.min(job.m - row);
+            let mut column = from;
+            // SAFETY: row + m <= m of the job, and the column stays below `end`.
+            unsafe {
+                while column + NR <= until {
+                    tile_of::<D, O, NR>(job, row, m, column);
+                    column += NR;
+                }
+                while column < until {
+                    tile_of::<D, O, 1>(job, row, m, column);
+                    column += 1;
+                }
+            }
         }
     }
 }

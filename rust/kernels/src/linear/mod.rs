@@ -1,4 +1,4 @@
-//! `linear`: y[M, N] = x[M, K] w[N, K]^T + bias[N].
+//! `linear`: y[M, N] = (x[M, K] w[N, K]^T) * scale + bias[N].
 //!
 //! Weights stay as the checkpoint keeps them, row-major [N, K], without a packed copy. Row
 //! invariance: an output's bits depend on its row of x, its row of w and the CPU, never on M, on
@@ -8,10 +8,10 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
-#[cfg(target_arch = "x86_64")]
-mod tiles;
 mod block;
 mod dot;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use crate::bf16::Bf16;
 use crate::error::{KernelError, check_size, check_value};
@@ -38,7 +38,11 @@ impl Path {
         let level = Level::detect();
         #[cfg(target_arch = "x86_64")]
         if level == Level::Avx512 && is_x86_feature_detected!("avx512bf16") {
-            return if amx::available() { Path::Tiles } else { Path::Pairs };
+            return if amx::available() {
+                Path::Tiles
+            } else {
+                Path::Pairs
+            };
         }
         Path::Lanes(level)
     }
@@ -57,11 +61,33 @@ pub fn bf16_path() -> &'static str {
     }
 }
 
+/// What is done to a product before it is stored: `* scale + bias`, in f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a, T> {
+    /// One factor for all columns, or (N of them) one a column.
+    pub scale: &'a [f32],
+    /// Added to each row, if any: N elements.
+    pub bias: Option<&'a [T]>,
+}
+
+impl<T> Default for Epilogue<'_, T> {
+    fn default() -> Self {
+        Self {
+            scale: &[1.0],
+            bias: None,
+        }
+    }
+}
+
 /// Raw view of one product, shared by its tasks.
 struct Job<T, O> {
     x: *const T,
     x_stride: usize,
     w: *const T,
+    scale: *const f32,
+    /// 1 when each column has its own scale, else 0.
+    scale_step: usize,
+    /// Null for none.
     bias: *const T,
     y: SharedMut<O>,
     y_stride: usize,
@@ -73,7 +99,7 @@ struct Job<T, O> {
 unsafe impl<T: Sync, O: Send> Sync for Job<T, O> {}
 
 impl<T: Element, O: Element> Job<T, O> {
-    /// Store y[row, column] = value + bias[column].
+    /// Store y[row, column] = value * scale + bias[column].
     ///
     /// # Safety
     /// `row < m`, `column < n`, and this task owns the column.
@@ -81,9 +107,15 @@ impl<T: Element, O: Element> Job<T, O> {
     unsafe fn put(&self, row: usize, column: usize, value: f32) {
         // SAFETY: inside y and bias by the caller's promise.
         unsafe {
-            let value =
-                if self.bias.is_null() { value } else { value + (*self.bias.add(column)).to_f32() };
-            self.y.at(row * self.y_stride + column).write(O::from_f32(value));
+            let value = value * *self.scale.add(column * self.scale_step);
+            let value = if self.bias.is_null() {
+                value
+            } else {
+                value + (*self.bias.add(column)).to_f32()
+            };
+            self.y
+                .at(row * self.y_stride + column)
+                .write(O::from_f32(value));
         }
     }
 }
@@ -109,12 +141,21 @@ unsafe fn run_pairs<O: Element>(job: &Job<Bf16, O>, begin: usize, end: usize) {
 fn check<'a, T: Element, O: Element>(
     x: &Rows<'a, T>,
     w: &'a [T],
-    bias: Option<&'a [T]>,
+    epilogue: Epilogue<'a, T>,
     y: &mut RowsMut<'_, O>,
 ) -> Result<Job<T, O>, KernelError> {
     let (m, k, n) = (x.len(), x.width(), y.width());
-    check_value("y rows", y.len() as i64, y.len() == m, "the number of rows of x")?;
+    check_value(
+        "y rows",
+        y.len() as i64,
+        y.len() == m,
+        "the number of rows of x",
+    )?;
     check_size("weight", w.len(), n.saturating_mul(k))?;
+    let Epilogue { scale, bias } = epilogue;
+    if scale.len() != 1 {
+        check_size("scale", scale.len(), n)?;
+    }
     if let Some(bias) = bias {
         check_size("bias", bias.len(), n)?;
     }
@@ -122,6 +163,8 @@ fn check<'a, T: Element, O: Element>(
         x: x.ptr_start(),
         x_stride: x.stride(),
         w: w.as_ptr(),
+        scale: scale.as_ptr(),
+        scale_step: usize::from(scale.len() != 1),
         bias: bias.map_or(std::ptr::null(), <[T]>::as_ptr),
         y: SharedMut(y.as_mut_ptr()),
         y_stride: y.stride(),
@@ -133,7 +176,9 @@ fn check<'a, T: Element, O: Element>(
 
 fn by_panels(n: usize, task: impl Fn(usize, usize) + Sync) {
     let panel = block::panel(n, pool::num_threads());
-    pool::parallel_for(n.div_ceil(panel), |i| task(i * panel, ((i + 1) * panel).min(n)));
+    pool::parallel_for(n.div_ceil(panel), |i| {
+        task(i * panel, ((i + 1) * panel).min(n));
+    });
 }
 
 fn lanes<T: Element, O: Element>(level: Level, job: &Job<T, O>) {
@@ -157,31 +202,31 @@ fn bf16_on<O: Element>(path: Path, job: &Job<Bf16, O>) {
     }
 }
 
-/// y[M, N] = x[M, K] w[N, K]^T + bias[N] in f32.
+/// y[M, N] = (x[M, K] w[N, K]^T) * scale + bias[N] in f32.
 ///
 /// # Errors
 /// [`KernelError`] when a buffer does not fit the shapes of `x` and `y`.
 pub fn linear_f32(
     x: &Rows<'_, f32>,
     w: &[f32],
-    bias: Option<&[f32]>,
+    epilogue: Epilogue<'_, f32>,
     y: &mut RowsMut<'_, f32>,
 ) -> Result<(), KernelError> {
-    lanes(Level::detect(), &check(x, w, bias, y)?);
+    lanes(Level::detect(), &check(x, w, epilogue, y)?);
     Ok(())
 }
 
-/// y[M, N] = x[M, K] w[N, K]^T + bias[N]: bf16 operands, f32 accumulation, `O` stored.
+/// y[M, N] = (x[M, K] w[N, K]^T) * scale + bias[N]: bf16 operands, f32 accumulation, `O` stored.
 ///
 /// # Errors
 /// [`KernelError`] when a buffer does not fit the shapes of `x` and `y`.
 pub fn linear_bf16<O: Element>(
     x: &Rows<'_, Bf16>,
     w: &[Bf16],
-    bias: Option<&[Bf16]>,
+    epilogue: Epilogue<'_, Bf16>,
     y: &mut RowsMut<'_, O>,
 ) -> Result<(), KernelError> {
-    bf16_on(Path::detect(), &check(x, w, bias, y)?);
+    bf16_on(Path::detect(), &check(x, w, epilogue, y)?);
     Ok(())
 }
 

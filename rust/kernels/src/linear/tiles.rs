@@ -3,9 +3,9 @@
 //! Tile registers: 0..3 accumulate C (two row tiles x two column tiles), 4 and 5 hold A, 6 and 7
 //! hold B. The compiler never touches them, so they keep their content between the blocks below.
 
+use std::arch::asm;
 #[allow(clippy::wildcard_imports)] // intrinsics
 use std::arch::x86_64::*;
-use std::arch::asm;
 use std::sync::OnceLock;
 
 /// Whether the CPU has AMX-BF16 and the system lets this process use it.
@@ -14,15 +14,16 @@ pub(super) fn available() -> bool {
     *AVAILABLE.get_or_init(|| cfg!(target_os = "linux") && in_cpu() && permitted())
 }
 
+#[target_feature(enable = "xsave")]
+unsafe fn xcr0() -> u64 {
+    // SAFETY: XGETBV exists where OSXSAVE is set, checked by the caller.
+    unsafe { _xgetbv(0) }
+}
+
 /// CPUID leaf 7: amx-bf16 (EDX 22) and amx-tile (EDX 24); XCR0 bits 17 and 18 on.
 fn in_cpu() -> bool {
     if !is_x86_feature_detected!("xsave") {
         return false;
-    }
-    #[target_feature(enable = "xsave")]
-    unsafe fn xcr0() -> u64 {
-        // SAFETY: XGETBV exists where OSXSAVE is set, checked by the caller.
-        unsafe { _xgetbv(0) }
     }
     let features = __cpuid_count(7, 0).edx;
     let enabled = __cpuid(1).ecx & (1 << 27) != 0;
@@ -267,7 +268,7 @@ pub(super) unsafe fn store(c: &mut [[f32; 256]; 4]) {
 /// Needs avx512f.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
+pub(super) unsafe fn transpose(r: &[__m512i; 16]) -> [__m512i; 16] {
     let zero = _mm512_setzero_si512();
     let mut t = [zero; 16];
     for i in 0..8 {

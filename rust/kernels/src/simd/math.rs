@@ -19,7 +19,13 @@ pub(crate) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
         let r = S::fma(n, S::splat(-0.693_359_4), x);
         let r = S::fma(n, S::splat(2.121_944_4e-4), r);
         let mut p = S::splat(1.987_569_1e-4);
-        for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+        for c in [
+            1.398_2e-3,
+            8.333_452e-3,
+            4.166_579_6e-2,
+            1.666_666_5e-1,
+            0.5,
+        ] {
             p = S::fma(p, r, S::splat(c));
         }
         let p = S::add(S::fma(p, S::mul(r, r), r), S::splat(1.0));
@@ -61,7 +67,15 @@ mod tests {
     #[test]
     fn exp_is_close_and_keeps_special_values() {
         let mut x: Vec<f32> = (-10_400..=8_850).map(|i| i as f32 * 0.01 + 0.003).collect();
-        x.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 500.0, -500.0]);
+        x.extend([
+            0.0,
+            -0.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            500.0,
+            -500.0,
+        ]);
         for level in Level::available() {
             let mut y = vec![0.0; x.len()];
             // SAFETY: the level is available, the slices have one length.
@@ -74,7 +88,10 @@ mod tests {
                     assert!(y.is_infinite(), "{level:?} exp({x}) = {y}");
                 } else {
                     let bound = (exact * 3e-7).max(2e-45);
-                    assert!((f64::from(y) - exact).abs() <= bound, "{level:?} exp({x}) = {y}");
+                    assert!(
+                        (f64::from(y) - exact).abs() <= bound,
+                        "{level:?} exp({x}) = {y}"
+                    );
                 }
             }
         }

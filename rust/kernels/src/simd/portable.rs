@@ -50,7 +50,13 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load_bf16_n(ptr: *const u16, n: usize) -> [f32; L] {
-        std::array::from_fn(|l| if l < n { Bf16(unsafe { *ptr.add(l) }).to_f32() } else { 0.0 })
+        std::array::from_fn(|l| {
+            if l < n {
+                Bf16(unsafe { *ptr.add(l) }).to_f32()
+            } else {
+                0.0
+            }
+        })
     }
     #[inline(always)]
     unsafe fn store_bf16(ptr: *mut u16, v: [f32; L]) {

@@ -1,0 +1,137 @@
+"""The Rust kernels against the oracles in float64, and their bits whatever the batch."""
+
+import pytest
+import torch
+
+from falcon_h1r import _rust, ops
+from falcon_h1r.errors import RequestError
+from falcon_h1r.ops import reference
+
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+def close(given: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> None:
+    """Relative root-mean-square error within rounding of the output dtype."""
+    bound = 2e-6 if dtype is torch.float32 else 4e-3
+    error = (given.double() - exact).norm() / (exact.norm() + 1e-30)
+    assert error <= bound, f"relative error {error:.2e}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scaled", ["no", "scalar", "vector"])
+def test_linear(dtype: torch.dtype, scaled: str) -> None:
+    for rows, n, k in [(1, 1, 1), (3, 40, 65), (17, 129, 96), (70, 33, 200), (2, 200, 31)]:
+        wide = torch.randn(rows, k + 7).to(dtype)
+        x, weight = wide[:, 3 : 3 + k], torch.randn(n, k).to(dtype)
+        bias = torch.randn(n).to(dtype)
+        scale = {"no": None, "scalar": 0.37, "vector": torch.rand(n)}[scaled]
+        exact_scale = scale.double() if isinstance(scale, torch.Tensor) else scale
+        exact = reference.linear(x.double(), weight.double(), bias.double(), exact_scale)
+        close(ops.linear(x, weight, bias, scale), exact, dtype)
+        y = ops.linear(x, weight, bias, scale)
+        for i in range(rows):
+            assert torch.equal(ops.linear(x[i : i + 1], weight, bias, scale)[0], y[i])
+
+
+def test_linear_of_more_axes_and_of_nothing() -> None:
+    x, weight = torch.randn(2, 3, 8), torch.randn(5, 8)
+    assert ops.linear(x, weight).shape == (2, 3, 5)
+    assert ops.linear(x[:0], weight).shape == (0, 3, 5)
+    with pytest.raises(RequestError, match=r"x is torch.float32 \[2, 3, 7\].*8"):
+        ops.linear(x[..., :7], weight)
+
+
+def test_backend_cpu_says_what_it_takes() -> None:
+    x = torch.randn(2, 8, dtype=torch.float64)
+    with pytest.raises(RequestError, match=r"torch\.float64 on cpu: it takes"):
+        ops.linear(x, x, backend="cpu")
+
+
+def test_gradients_take_the_differentiable_path() -> None:
+    x, weight = torch.randn(2, 8), torch.randn(3, 8, requires_grad=True)
+    assert ops.linear(x, weight).requires_grad
+
+
+class Scan:
+    """A random case; x, B and C are views of one wide row, slots nobody may read hold NaN."""
+
+    def __init__(self, dtype: torch.dtype, lens: list[int], head_dim: int, d_state: int) -> None:
+        heads, groups, tokens = 4, 2, sum(lens)
+        width, group_width = heads * head_dim, groups * d_state
+        row = torch.randn(tokens, width + 2 * group_width + 5).to(dtype)
+        x, B, C, _ = row.split([width, group_width, group_width, 5], dim=1)
+        self.x = x.view(tokens, heads, head_dim)
+        self.B, self.C = B.view(tokens, groups, d_state), C.view(tokens, groups, d_state)
+        self.dt = 0.001 + 0.1 * torch.rand(tokens, heads)
+        self.A, self.D = -16 * torch.rand(heads), torch.randn(heads).to(dtype)
+        self.cu_seqlens = torch.tensor([0, *lens]).cumsum(0).int()
+        self.slots = torch.randperm(len(lens) + 2)[: len(lens)]
+        self.started = torch.arange(len(lens)) % 2 == 0
+        self.state = torch.full((len(lens) + 2, heads, head_dim, d_state), torch.nan)
+        started = self.slots[self.started]
+        self.state[started] = torch.randn(len(started), heads, head_dim, d_state)
+
+    def exact(self) -> tuple[torch.Tensor, torch.Tensor]:
+        state = self.state.double()
+        state[self.slots[~self.started]] = 0
+        y = reference.ssd_scan_slots(
+            self.x.double(), self.dt.double(), self.A.double(), self.B.double(), self.C.double(),
+            self.D.double(), self.cu_seqlens, state, self.slots, self.started,
+        )  # fmt: skip
+        return y, state
+
+    def run(self, state: torch.Tensor) -> torch.Tensor:
+        return ops.ssd_scan_slots(
+            self.x, self.dt, self.A, self.B, self.C, self.D, self.cu_seqlens, state, self.slots,
+            self.started, backend="cpu",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ssd_scan_slots(dtype: torch.dtype) -> None:
+    for lens, head_dim, d_state in [([1, 5, 2], 32, 16), ([65, 1], 64, 128), ([9], 128, 256)]:
+        case = Scan(dtype, lens, head_dim, d_state)
+        y, exact_state = case.exact()
+        state = case.state.clone()
+        close(case.run(state), y, dtype)
+        close(state[case.slots], exact_state[case.slots], torch.float32)
+        others = [s for s in range(len(state)) if s not in case.slots]
+        assert state[others].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_step_by_step_and_threads_change_no_bit(dtype: torch.dtype) -> None:
+    case = Scan(dtype, [23], 32, 64)
+    state = case.state.clone()
+    before = _rust.num_threads()
+    y = case.run(state)
+    for threads in (1, 3):
+        _rust.set_num_threads(threads)
+        again = case.state.clone()
+        assert torch.equal(case.run(again), y)
+        assert torch.equal(again[case.slots], state[case.slots])
+    _rust.set_num_threads(before)
+    again = case.state.clone()
+    for t in range(23):
+        one = ops.ssd_step(
+            case.x[t : t + 1], case.dt[t : t + 1], case.A, case.B[t : t + 1], case.C[t : t + 1],
+            case.D, again, case.slots,
+        )  # fmt: skip
+        assert torch.equal(one[0], y[t])
+    assert torch.equal(again[case.slots], state[case.slots])
+
+
+def test_scan_refuses_what_does_not_fit() -> None:
+    case = Scan(torch.float32, [1, 2], 4, 8)
+    state = case.state.clone()
+    case.slots = torch.tensor([0, 9])
+    with pytest.raises(RequestError, match="state_slots is 9"):
+        case.run(state)
+    case.slots = torch.tensor([1, 1])
+    with pytest.raises(RequestError, match="state_slots is 1, allowed is a slot of the cache"):
+        case.run(state)
+    case.slots, case.cu_seqlens = torch.tensor([0, 1]), torch.tensor([0, 2, 1], dtype=torch.int32)
+    with pytest.raises(RequestError, match="ascending"):
+        case.run(state)
+    with pytest.raises(RequestError, match="ssm_state"):
+        case.run(state.double())
