@@ -1,9 +1,9 @@
 """LLM: what a user holds. generate() by the engine, think() by thinking."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 
@@ -11,12 +11,14 @@ from falcon_h1r.engine.engine import Engine, EngineConfig
 from falcon_h1r.engine.outputs import EngineEvent, RequestOutput
 from falcon_h1r.engine.params import SamplingParams
 from falcon_h1r.errors import ConfigError, RequestError
+from falcon_h1r.hub import model_folder
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.reference_model import reference_model_path
-from falcon_h1r.tokenizer import Tokenizer, resolve_model_folder
-
-Prompt = str | Sequence[int] | Sequence[dict[str, Any]]
-"""A text, token ids, or chat messages."""
+from falcon_h1r.thinking.deepconf import DeepConf, ThinkingDefaults
+from falcon_h1r.thinking.prompts import Prompt, encode_prompt
+from falcon_h1r.thinking.results import ThinkingEvent, ThinkingResult
+from falcon_h1r.thinking.think import Thinking
+from falcon_h1r.tokenizer import Tokenizer
 
 _DTYPES = {
     "float32": torch.float32,
@@ -62,17 +64,15 @@ class LLM:
         if isinstance(model, FalconH1ForCausalLM):
             self.model = model
         else:
-            self.folder = resolve_model_folder(reference_model_path() if model is None else model)
+            self.folder = model_folder(reference_model_path() if model is None else model)
             self.model = FalconH1ForCausalLM.from_pretrained(
                 self.folder, dtype=_DTYPES.get(dtype), device=_pick_device(device)
             )
-        if tokenizer is None and self.folder is not None and Tokenizer.is_in(self.folder):
+        if tokenizer is None and self.folder and (self.folder / "tokenizer.json").is_file():
             tokenizer = Tokenizer.from_pretrained(self.folder)
         self.tokenizer = tokenizer
         self.model.eval()
-        eos = tokenizer.eos_token_ids if tokenizer is not None else ()
-        eos_token_ids = tuple(sorted({*self.model.config.eos_token_ids, *eos}))
-        self.engine = Engine(self.model, tokenizer, config, eos_token_ids)
+        self.engine = Engine(self.model, tokenizer, config, self._eos_token_ids())
 
     def generate(
         self,
@@ -119,16 +119,64 @@ class LLM:
             self.engine.abort(request_id)
             self.engine.release(request_id)
 
+    def think(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        deepconf: DeepConf | None = None,
+        sampling_params: SamplingParams | None = None,
+        *,
+        record: str | Path | None = None,
+    ) -> list[ThinkingResult]:
+        """Think about each prompt with `deepconf.budget` traces; weak ones stop early, the rest
+        vote. A text prompt is asked as a chat message. Ctrl-C returns what is done, `partial`.
+
+        `record` writes the traces with their confidences as JSONL that replay reads.
+        """
+        return self._thinking(prompts, deepconf, sampling_params, record=record).run()
+
+    def think_stream(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        deepconf: DeepConf | None = None,
+        sampling_params: SamplingParams | None = None,
+        *,
+        text: bool = True,
+        record: str | Path | None = None,
+    ) -> Iterator[ThinkingEvent]:
+        """As `think`, event by event, with the traces' text as it grows; closing it cancels."""
+        return self._thinking(prompts, deepconf, sampling_params, text=text, record=record).events()
+
+    def _thinking(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        deepconf: DeepConf | None,
+        sampling_params: SamplingParams | None,
+        *,
+        text: bool = False,
+        record: str | Path | None = None,
+    ) -> Thinking:
+        defaults = ThinkingDefaults.load(self.folder)
+        encoded = [
+            encode_prompt(self.tokenizer, prompt, defaults.system_prompt)
+            for prompt in as_prompts(prompts)
+        ]
+        return Thinking(
+            self.engine,
+            encoded,
+            deepconf,
+            sampling_params,
+            defaults=defaults,
+            text=text,
+            record=record,
+        )
+
     def encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
-        """Return (text, token ids) of a prompt of any kind."""
-        if not isinstance(prompt, str) and all(not isinstance(p, dict) for p in prompt):
-            return None, [int(i) for i in prompt]  # type: ignore[arg-type]
+        """Return (text, token ids) of a prompt to continue; chat messages are rendered first."""
+        if not isinstance(prompt, str):
+            return None, encode_prompt(self.tokenizer, prompt)
         if self.tokenizer is None:
             raise RequestError("this checkpoint has no tokenizer; give the prompt as token ids")
-        if isinstance(prompt, str):
-            return prompt, self.tokenizer.encode(prompt, add_special_tokens=True)
-        text = self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True)
-        return text, self.tokenizer.encode(text)
+        return prompt, self.tokenizer.encode(prompt, add_special_tokens=True)
 
     def stats(self) -> dict[str, int]:
         """Return counters: steps, prompt and generated tokens, preemptions, blocks, slots."""
@@ -148,6 +196,20 @@ class LLM:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _eos_token_ids(self) -> tuple[int, ...]:
+        """Return every id that ends a sequence, by config, generation config and tokenizer."""
+        ids = set(self.model.config.eos_token_ids)
+        if self.tokenizer is not None and self.tokenizer.eos_token_id is not None:
+            ids.add(self.tokenizer.eos_token_id)
+        path = self.folder / "generation_config.json" if self.folder else None
+        if path is not None and path.is_file():
+            try:
+                eos = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+            except (ValueError, AttributeError) as error:
+                raise ConfigError(f"{path} is not a JSON object: {error}") from None
+            ids.update(eos if isinstance(eos, list) else [] if eos is None else [eos])
+        return tuple(sorted(ids))
 
     def _add_all(
         self, encoded: list[tuple[str | None, list[int]]], params: SamplingParams

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from falcon_h1r._rust import DeepConfPolicy, Event, Plan, Scheduler
+from falcon_h1r._rust import DeepConfPolicy, Event, Plan, Scheduler, Tally
 from falcon_h1r.engine.memory import MemoryPlan, default_memory_bytes, plan_memory
 from falcon_h1r.engine.outputs import CompletionOutput, EngineEvent
 from falcon_h1r.engine.params import Limits, SamplingParams, check_request
@@ -179,6 +179,10 @@ class Engine:
         """Tell the vote which class a finished trace's answer belongs to (None: no answer)."""
         events = self.scheduler.set_answer(request_id, trace_index, answer_class)
         self._pending += [self._event(e) for e in events]
+
+    def tally(self, request_id: int) -> Tally:
+        """Return the vote of a thinking request as it stands."""
+        return self.scheduler.tally(request_id)
 
     def abort(self, request_id: int, trace_index: int | None = None) -> None:
         """Stop a request or one trace; its blocks and slots are free when this returns."""
