@@ -41,7 +41,7 @@ impl<'a, T> Rows<'a, T> {
         check_size(name, data.len(), span(rows, width, stride))?;
         Ok(Self {
             data,
-            rows,
+            len: rows,
             width,
             stride,
         })
@@ -126,7 +126,7 @@ impl<'a, T> RowsMut<'a, T> {
         Rows::new(name, &*data, rows, width, stride)?;
         Ok(Self {
             data,
-            rows,
+            len: rows,
             width,
             stride,
         })
