@@ -1,0 +1,192 @@
+"""Answers: find one in a trace's text, tell whether two are equal, sort them into classes.
+
+Imports no torch. Plain numbers, words and equal strings are decided here and exactly; everything
+else is left to math-verify, in another process and within a limit (`judge.py`).
+"""
+
+import re
+from fractions import Fraction
+
+from falcon_h1r.thinking.judge import judged_equal
+
+MAX_JUDGED = 500
+"""Longest answer math-verify is asked about; longer ones are equal when their strings are."""
+MAX_DEPTH = 30
+"""Deepest nesting of brackets it is asked about."""
+MAX_FINAL_LINE = 200
+"""A last line longer than this is prose, not an answer."""
+MAX_DIGITS = 400
+"""Longest plain number, and largest exponent, that is computed exactly."""
+
+_ANSWER_IS = re.compile(
+    r"\banswer(?:\s+is|\s*:|\s*=)(?:\s*:)?[\s*]*(\S[^\n]*)", re.IGNORECASE | re.ASCII
+)
+_HASHES = re.compile(r"^####[ \t]*(\S[^\n]*)", re.MULTILINE)
+_NUMBER = re.compile(r"([+-]?)(\d{1,3}(?:,\d{3})+|\d+)?(\.\d*)?(?:[eE]([+-]?\d{1,4}))?(\\?%)?")
+_FRACTION = re.compile(
+    r"([+-]?)\\[dt]?frac\{([+-]?\d+)\}\{([+-]?\d+)\}|([+-]?\d+)/([+-]?\d+)", re.ASCII
+)
+_WORDS = {"yes": "Yes", "no": "No", "true": "True", "false": "False"}
+_TEXT_MACRO = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|mbox)\{([^{}]*)\}")
+_SPACING = re.compile(r"\\[,;:!]|\\(?:left|right)(?![a-zA-Z])|\\q?quad(?![a-zA-Z])")
+_ASSIGNED = re.compile(r"[a-zA-Z]\s*=\s*(.+)")
+
+
+def extract(text: str, *, final_line: bool = True) -> str | None:
+    r"""Return the answer a trace ends on, or None.
+
+    Looked for after the last `</think>` when there is one (an unclosed `<think>`: no answer), in
+    this order: the last whole `\boxed{...}`, the last "answer is X" or "Answer: X", the last
+    "#### X", and with `final_line` (not for a trace cut off by its length) the last line.
+    """
+    _, closed, after = text.rpartition("</think>")
+    if not closed and "<think>" in text:
+        return None
+    text = after
+    answer = _boxed(text)
+    if answer is None and (found := _last(_ANSWER_IS, text)) is not None:
+        answer = re.split(r"[.?!]\s", found + " ", maxsplit=1)[0]
+    if answer is None:
+        answer = _last(_HASHES, text)
+    if answer is None and final_line:
+        line = text.rstrip().rpartition("\n")[2]
+        answer = line if len(line) <= MAX_FINAL_LINE else None
+    return (canonical(answer) or None) if answer is not None else None
+
+
+def canonical(answer: str) -> str:
+    r"""Return an answer without its wrapping: `$`, `\text{}`, spacing, emphasis, a final period.
+
+    Whole numbers come back as digits ("1,000.0" as "1000"), yes, no, true, false capitalised, and
+    a choice "(b)" as "B". Equal answers need not become equal strings: that is `equal`'s task.
+    """
+    text = answer.strip().strip("*`").strip()
+    text = re.sub(r"^\\[(\[]|\\[)\]]$", "", text).replace("$", "").replace("\u2212", "-")
+    text = _SPACING.sub("", _TEXT_MACRO.sub(r"\1", text))
+    text = re.sub(r"\s+", " ", text).strip().rstrip(".;,").strip()
+    if text.startswith("\\boxed{") and text.endswith("}"):
+        text = text[7:-1].strip()
+    if (choice := re.fullmatch(r"\(([A-Za-z])\)", text)) is not None:
+        return choice[1].upper()
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    value = _number(text)
+    if value is not None and value.denominator == 1 and "/" not in text and "%" not in text:
+        return str(value)
+    return text
+
+
+def equal(a: str, b: str) -> bool:
+    """Return whether two answers mean the same; symmetric.
+
+    Equal strings, else exact comparison where both are plain numbers or words, else math-verify
+    within its limits. Answers beyond a limit are equal only if their strings are.
+    """
+    a, b = canonical(a), canonical(b)
+    if a == b:
+        return True
+    values = _number(_value_of(a)), _number(_value_of(b))
+    if None not in values:
+        return values[0] == values[1]
+    if any(_is_word(text) for text in (a, b)) or not (_is_judged(a) and _is_judged(b)):
+        return False
+    return judged_equal(*sorted((_latex(a), _latex(b))))
+
+
+class AnswerClasses:
+    """Classes of equal answers, numbered in the order in which they are first seen.
+
+    Equality by math-verify is not always transitive, so an answer joins the first class whose
+    representative (its first answer) equals it: give the answers in trace order.
+    """
+
+    def __init__(self) -> None:
+        self.representatives: list[str] = []
+        """The canonical string of each class; its index is the class."""
+        self._known: dict[str, int] = {}
+
+    def class_of(self, answer: str) -> int:
+        """Return the class of an answer, a new one when it equals none before."""
+        answer = canonical(answer)
+        if answer not in self._known:
+            self._known[answer] = self._find(answer)
+        return self._known[answer]
+
+    def _find(self, answer: str) -> int:
+        for index, representative in enumerate(self.representatives):
+            if equal(representative, answer):
+                return index
+        self.representatives.append(answer)
+        return len(self.representatives) - 1
+
+
+def _boxed(text: str) -> str | None:
+    r"""Return the inside of the last `\boxed{...}` whose braces close."""
+    end = len(text)
+    while (start := max(text.rfind(r"\boxed", 0, end), text.rfind(r"\fbox", 0, end))) >= 0:
+        opening = re.compile(r"\\[a-z]+\s*\{").match(text, start)
+        depth = 1 if opening else 0
+        at = opening.end() if opening else end
+        while depth and at < len(text):
+            # An escaped brace is text.
+            escaped = text[at - 1] == "\\" and text[at - 2 : at - 1] != "\\"
+            depth += 0 if escaped else (text[at] == "{") - (text[at] == "}")
+            at += 1
+        if opening and depth == 0:
+            return text[opening.end() : at - 1]
+        end = start
+    return None
+
+
+def _last(pattern: re.Pattern[str], text: str) -> str | None:
+    found = None
+    for match in pattern.finditer(text):
+        found = match[1]
+    return found
+
+
+def _value_of(text: str) -> str:
+    """Return the right side of "x = 5", else the text."""
+    assigned = _ASSIGNED.fullmatch(text)
+    return assigned[1] if assigned else text
+
+
+def _number(text: str) -> Fraction | None:
+    """Return the exact value of a plain number or fraction of numbers, else None."""
+    text = text.replace(" ", "")
+    if not text or len(text) > MAX_DIGITS:
+        return None
+    if (parts := _FRACTION.fullmatch(text)) is not None:
+        sign, top, bottom = parts[1] or "", parts[2] or parts[4], parts[3] or parts[5]
+        if int(bottom) == 0:
+            return None
+        return Fraction(int(top), int(bottom)) * (-1 if sign == "-" else 1)
+    match = _NUMBER.fullmatch(text)
+    if match is None or not any(c.isdigit() for c in (match[2] or "") + (match[3] or "")):
+        return None
+    sign, whole, decimals, exponent, percent = match.groups()
+    if exponent and abs(int(exponent)) > MAX_DIGITS:
+        return None
+    digits = (whole or "0").replace(",", "") + (decimals or "").rstrip(".")
+    value = Fraction(digits) * Fraction(10) ** int(exponent or 0)
+    return value * (-1 if sign == "-" else 1) / (100 if percent else 1)
+
+
+def _is_word(text: str) -> bool:
+    """Return whether the text is prose: that is equal as a string or not at all."""
+    return re.fullmatch(r"[A-Za-z' ]*[A-Za-z]{3}[A-Za-z' ]*|No", text) is not None
+
+
+def _is_judged(text: str) -> bool:
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return 0 < len(text) <= MAX_JUDGED and deepest <= MAX_DEPTH
+
+
+def _latex(text: str) -> str:
+    """Return plain notation (`**`, sqrt(), pi) as LaTeX, which alone is parsed."""
+    text = text.replace("**", "^").replace("\u00d7", r"\times ").replace("\u03c0", r"\pi ")
+    text = re.sub(r"(?<![\\a-zA-Z])sqrt\(([^()]*)\)", r"\\sqrt{\1}", text)
+    return re.sub(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi ", text)
