@@ -71,6 +71,7 @@ class LLM:
         if tokenizer is None and self.folder and (self.folder / "tokenizer.json").is_file():
             tokenizer = Tokenizer.from_pretrained(self.folder)
         self.tokenizer = tokenizer
+        self.thinking_defaults = ThinkingDefaults.load(self.folder)
         self.model.eval()
         self.engine = Engine(self.model, tokenizer, config, self._eos_token_ids())
 
@@ -132,7 +133,7 @@ class LLM:
 
         `record` writes the traces with their confidences as JSONL that replay reads.
         """
-        return self._thinking(prompts, deepconf, sampling_params, record=record).run()
+        return self.thinking(prompts, deepconf, sampling_params, record=record).run()
 
     def think_stream(
         self,
@@ -144,18 +145,20 @@ class LLM:
         record: str | Path | None = None,
     ) -> Iterator[ThinkingEvent]:
         """As `think`, event by event, with the traces' text as it grows; closing it cancels."""
-        return self._thinking(prompts, deepconf, sampling_params, text=text, record=record).events()
+        thinking = self.thinking(prompts, deepconf, sampling_params, text=text, record=record)
+        yield from thinking.events()
 
-    def _thinking(
+    def thinking(
         self,
         prompts: Prompt | Sequence[Prompt],
-        deepconf: DeepConf | None,
-        sampling_params: SamplingParams | None,
+        deepconf: DeepConf | None = None,
+        sampling_params: SamplingParams | None = None,
         *,
         text: bool = False,
         record: str | Path | None = None,
     ) -> Thinking:
-        defaults = ThinkingDefaults.load(self.folder)
+        """Queue prompts to think about: what `think` and `think_stream` run."""
+        defaults = self.thinking_defaults
         encoded = [
             encode_prompt(self.tokenizer, prompt, defaults.system_prompt)
             for prompt in as_prompts(prompts)

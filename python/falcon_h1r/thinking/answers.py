@@ -29,6 +29,7 @@ _FRACTION = re.compile(
 _WORDS = {"yes": "Yes", "no": "No", "true": "True", "false": "False"}
 _TEXT_MACRO = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|mbox)\{([^{}]*)\}")
 _SPACING = re.compile(r"\\[,;:!]|\\(?:left|right)(?![a-zA-Z])|\\q?quad(?![a-zA-Z])")
+_HARMLESS = "7"
 _ASSIGNED = re.compile(r"[a-zA-Z]\s*=\s*(.+)")
 
 
@@ -82,13 +83,19 @@ def equal(a: str, b: str) -> bool:
     Equal strings, else exact comparison where both are plain numbers or words, else math-verify
     within its limits. Answers beyond a limit are equal only if their strings are.
     """
-    a, b = canonical(a), canonical(b)
+    return bool(_verdict(canonical(a), canonical(b)))
+
+
+def _verdict(a: str, b: str) -> bool | None:
+    """Return whether canonical answers are equal; None when math-verify hit its limit."""
     if a == b:
         return True
     values = _number(_value_of(a)), _number(_value_of(b))
     if None not in values:
         return values[0] == values[1]
-    if any(_is_word(text) for text in (a, b)) or not (_is_judged(a) and _is_judged(b)):
+    if (_is_letter(a) and _is_letter(b)) or _is_prose(a) or _is_prose(b):
+        return False
+    if not (_is_judged(a) and _is_judged(b)):
         return False
     return judged_equal(*sorted((_latex(a), _latex(b))))
 
@@ -104,6 +111,8 @@ class AnswerClasses:
         self.representatives: list[str] = []
         """The canonical string of each class; its index is the class."""
         self._known: dict[str, int] = {}
+        self._hostile: set[str] = set()
+        """Answers that made math-verify hit its limit: no longer asked about."""
 
     def class_of(self, answer: str) -> int:
         """Return the class of an answer, a new one when it equals none before."""
@@ -114,8 +123,14 @@ class AnswerClasses:
 
     def _find(self, answer: str) -> int:
         for index, representative in enumerate(self.representatives):
-            if equal(representative, answer):
+            if representative in self._hostile or answer in self._hostile:
+                continue
+            verdict = _verdict(representative, answer)
+            if verdict:
                 return index
+            if verdict is None:  # which of the two was it?
+                is_at_fault = _verdict(answer, _HARMLESS) is None
+                self._hostile.add(answer if is_at_fault else representative)
         self.representatives.append(answer)
         return len(self.representatives) - 1
 
@@ -172,8 +187,12 @@ def _number(text: str) -> Fraction | None:
     return value * (-1 if sign == "-" else 1) / (100 if percent else 1)
 
 
-def _is_word(text: str) -> bool:
-    """Return whether the text is prose: that is equal as a string or not at all."""
+def _is_letter(text: str) -> bool:
+    return len(text) == 1 and text.isalpha()
+
+
+def _is_prose(text: str) -> bool:
+    """Return whether the text is words: those are equal as strings or not at all."""
     return re.fullmatch(r"[A-Za-z' ]*[A-Za-z]{3}[A-Za-z' ]*|No", text) is not None
 
 

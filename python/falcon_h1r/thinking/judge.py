@@ -122,6 +122,6 @@ atexit.register(_judge.close)
 
 
 @lru_cache(maxsize=4096)
-def judged_equal(a: str, b: str) -> bool:
-    """Return whether two LaTeX answers are equal by math-verify; False when the limit was hit."""
-    return bool(_judge.equal(a, b))
+def judged_equal(a: str, b: str) -> bool | None:
+    """Return whether two LaTeX answers are equal by math-verify; None when the limit was hit."""
+    return _judge.equal(a, b)

@@ -25,7 +25,7 @@ def compare(a: str, b: str) -> bool:
     reader = [LatexExtractionConfig()]
     # None: their timeouts are SIGALRM handlers, which a loop in C ignores.
     first, second = (
-        parse(f"${text}$", reader, fallback_mode="no_fallback", parsing_timeout=None)  # type: ignore[arg-type]
+        parse(f"${text}$", reader, fallback_mode="no_fallback", parsing_timeout=None)
         for text in (a, b)
     )
     if not first or not second:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from falcon_h1r._rust import Tally
 from falcon_h1r.engine.outputs import FinishReason
+from falcon_h1r.thinking.answers import AnswerClasses
 
 ThinkingEventKind = Literal[
     "started", "tokens", "threshold", "stopped", "answered", "vote", "result"
@@ -95,7 +97,36 @@ class ThinkingEvent:
     """"result": the outcome."""
 
 
-def num_tokens_saved(traces: list[Trace], budget: int) -> int:
+def build_result(
+    tally: Tally, classes: AnswerClasses, traces: list[Trace], *, seconds: float, partial: bool
+) -> ThinkingResult:
+    """Put a result together from the vote and the traces it was counted over."""
+    return ThinkingResult(
+        answer=name_of(classes, tally.answer_class),
+        votes=votes_of(tally, classes),
+        majority_answer=name_of(classes, tally.majority_class),
+        threshold=tally.threshold,
+        consensus=tally.consensus,
+        num_tokens=sum(len(trace.token_ids) for trace in traces),
+        num_tokens_saved=_num_tokens_saved(traces, len(traces)),
+        seconds=seconds,
+        partial=partial,
+        traces=traces,
+    )
+
+
+def name_of(classes: AnswerClasses, answer_class: int | None) -> str | None:
+    """Return the canonical string of a class of answers."""
+    return None if answer_class is None else classes.representatives[answer_class]
+
+
+def votes_of(tally: Tally, classes: AnswerClasses) -> dict[str, float]:
+    """Return the weight of every answer, the highest first."""
+    votes = sorted(tally.votes, key=lambda vote: -vote[1])
+    return {classes.representatives[answer_class]: weight for answer_class, weight in votes}
+
+
+def _num_tokens_saved(traces: list[Trace], budget: int) -> int:
     """Return mean length of the finished warm-up x budget - tokens spent, at least 0."""
     full = [len(t.token_ids) for t in traces if t.is_warmup and t.stopped_by in ("stop", "length")]
     if not full:

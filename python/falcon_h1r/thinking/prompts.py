@@ -1,0 +1,69 @@
+"""Turns a problem into the token ids to think from."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from falcon_h1r.errors import RequestError
+
+Message = dict[str, Any]
+Prompt = str | Sequence[int] | Sequence[Message]
+"""A problem as text, token ids, or chat messages."""
+
+END_OF_THOUGHT = "</think>"
+
+
+class ChatTokenizer(Protocol):
+    """The part of `Tokenizer` that prompts need."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """Return the chat template, when the checkpoint has one."""
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """Return token ids."""
+
+    def apply_chat_template(
+        self, messages: list[Message], add_generation_prompt: bool = True
+    ) -> str:
+        """Return the text of a conversation."""
+
+
+def encode_prompt(
+    tokenizer: ChatTokenizer | None, prompt: Prompt, system_prompt: str | None = None
+) -> list[int]:
+    """Return the token ids of a problem, asked as a user's turn where there is a chat template.
+
+    `system_prompt` comes first, unless the messages bring their own. Token ids are taken as they
+    are. Raises RequestError for text without a tokenizer.
+    """
+    if not isinstance(prompt, str) and not any(isinstance(item, dict) for item in prompt):
+        return [int(token_id) for token_id in prompt]  # type: ignore[arg-type]
+    if tokenizer is None:
+        raise RequestError("this checkpoint has no tokenizer; give the prompt as token ids")
+    if isinstance(prompt, str) and tokenizer.chat_template is None:
+        return tokenizer.encode(prompt, add_special_tokens=True)
+    messages = _messages(prompt)
+    if system_prompt is not None and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": system_prompt})
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    return tokenizer.encode(text)
+
+
+def without_earlier_thoughts(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with what an assistant thought before its answers left out."""
+    return [
+        message | {"content": message["content"].rpartition(END_OF_THOUGHT)[2].lstrip("\n")}
+        if message["role"] == "assistant"
+        else message
+        for message in messages
+    ]
+
+
+def _messages(prompt: Prompt) -> list[Message]:
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    messages: list[Message] = list(prompt)  # type: ignore[arg-type]
+    for message in messages:
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise RequestError(f"a message is {message!r}; it needs a role and content")
+    return without_earlier_thoughts(messages)
