@@ -27,6 +27,7 @@ class FakeEngine:
             chunk_size=8,
             max_model_len=512,
         )
+        self.limits = Limits(vocab_size=1000, max_model_len=512)
         self.script_of: dict[int, Script] = {}
         self.num_steps = 0
         self.interrupt_at: int | None = None
@@ -43,8 +44,7 @@ class FakeEngine:
         confidence_top: int = 20,
         stream: bool = False,
     ) -> int:
-        limits = Limits(vocab_size=1000, max_model_len=512)
-        prompt, max_tokens = check_request(prompt_token_ids, params, num_traces or 1, limits)
+        prompt, max_tokens = check_request(prompt_token_ids, params, num_traces or 1, self.limits)
         request_id = len(self.script_of)
         self.scheduler.add_request(
             request_id,

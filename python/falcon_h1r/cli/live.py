@@ -153,10 +153,10 @@ def show_live(
             for event in events:
                 panel = panels[event.prompt_index]
                 panel.follow(event)
-                if event.kind == "result":
-                    _print(console, panel, show_traces)
                 if event.kind in ("started", "result"):  # a panel draws its own changes
                     live.update(Group(*[p for p in panels if p.is_active][:MAX_PANELS]))
+                if event.kind == "result":
+                    _print(console, panel, show_traces)
         except KeyboardInterrupt:
             status = INTERRUPTED
             live.update(Text("stopping ..."))

@@ -127,9 +127,12 @@ def votes_of(tally: Tally, classes: AnswerClasses) -> dict[str, float]:
 
 
 def _num_tokens_saved(traces: list[Trace], budget: int) -> int:
-    """Return mean length of the finished warm-up x budget - tokens spent, at least 0."""
+    """Return mean length of the finished warm-up x budget - tokens spent, at least 0.
+
+    0 where no trace was stopped: a difference is then chance, not saving.
+    """
     full = [len(t.token_ids) for t in traces if t.is_warmup and t.stopped_by in ("stop", "length")]
-    if not full:
+    if not full or not any(t.stopped_by in ("confidence", "consensus") for t in traces):
         return 0
     spent = sum(len(t.token_ids) for t in traces)
     return max(0, round(sum(full) / len(full) * budget) - spent)
