@@ -30,7 +30,9 @@ pub struct ConfidenceTracker {
     values: Vec<f64>,
     /// `suffix_sums[j]`: sum of values `j..window` of the span before the current one.
     suffix_sums: Vec<f64>,
-    /// Sum of the current span, then of all spans before it.
+    /// Length and sum of the current span (1 to `window` tokens once begun), then the sum of all
+    /// spans before it.
+    span_len: usize,
     span_sum: f64,
     spans_sum: f64,
     lowest_full_group: f64,
@@ -53,6 +55,7 @@ impl ConfidenceTracker {
             window,
             values: Vec::new(),
             suffix_sums: Vec::new(),
+            span_len: 0,
             span_sum: 0.0,
             spans_sum: 0.0,
             lowest_full_group: f64::INFINITY,
@@ -84,10 +87,11 @@ impl ConfidenceTracker {
     }
 
     fn push_finite(&mut self, confidence: f64) {
-        if !self.values.is_empty() && self.values.len().is_multiple_of(self.window) {
+        if self.span_len == self.window {
             self.close_span();
         }
         self.values.push(confidence);
+        self.span_len += 1;
         self.span_sum += confidence;
         if self.is_full() {
             self.lowest_full_group = self.lowest_full_group.min(self.group_of_full_window());
@@ -105,13 +109,13 @@ impl ConfidenceTracker {
         }
         self.spans_sum += self.span_sum;
         self.span_sum = 0.0;
+        self.span_len = 0;
     }
 
     /// Mean of the last `window` values; there are that many.
     fn group_of_full_window(&self) -> f64 {
-        let in_span = (self.values.len() - 1) % self.window + 1;
-        let before = if in_span < self.window {
-            self.suffix_sums[in_span]
+        let before = if self.span_len < self.window {
+            self.suffix_sums[self.span_len]
         } else {
             0.0
         };

@@ -19,6 +19,7 @@ pub(crate) struct World {
     pub(crate) reasons: BTreeMap<(u64, u32), FinishReason>,
     unanswered: Vec<(u64, u32)>,
     ended: Vec<u64>,
+    final_lens: BTreeMap<(u64, u32), usize>,
     pub(crate) coverage: Coverage,
 }
 
@@ -42,6 +43,7 @@ impl World {
             reasons: BTreeMap::new(),
             unanswered: Vec::new(),
             ended: Vec::new(),
+            final_lens: BTreeMap::new(),
             coverage: Coverage::new(),
         }
     }
@@ -193,6 +195,9 @@ impl World {
                     let before = self.reasons.insert((event.request_id, trace), reason);
                     assert_eq!(before, None, "a trace ends once");
                     self.count(reason.name(), 1);
+                    let output = self.scheduler.trace_output(event.request_id, trace);
+                    let len = output.expect("a known trace").0.len();
+                    self.final_lens.insert((event.request_id, trace), len);
                     let complete = matches!(reason, FinishReason::Stop | FinishReason::Length);
                     if complete && self.given[&event.request_id].policy.is_some() {
                         self.unanswered.push((event.request_id, trace));
@@ -331,6 +336,14 @@ impl World {
         self.ended.sort_unstable();
         let ids: Vec<u64> = self.given.keys().copied().collect();
         assert_eq!(self.ended, ids, "every request ends once");
+        for (&(id, trace), &len) in &self.final_lens {
+            let output = self
+                .scheduler
+                .trace_output(id, trace)
+                .expect("a known trace")
+                .0;
+            assert_eq!(output.len(), len, "nothing is added to an ended trace");
+        }
         let mut coverage = std::mem::take(&mut self.coverage);
         for (&id, given) in &self.given {
             if !self.aborted.contains(&id) {
