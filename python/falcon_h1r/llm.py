@@ -1,7 +1,7 @@
 """LLM: what a user holds. generate() by the engine, think() by thinking."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -108,7 +108,7 @@ class LLM:
 
     def stream(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None
-    ) -> Iterator[EngineEvent]:
+    ) -> Generator[EngineEvent, None, None]:
         """Continue one prompt event by event, text included; closing the iterator cancels."""
         params = sampling_params or SamplingParams()
         _, token_ids = self.encode(prompt)

@@ -18,6 +18,7 @@ from falcon_h1r.errors import ConfigError, FalconH1RError, RequestError
 
 COMMANDS = {
     "solve": "think in parallel about a problem and answer it by a vote",
+    "generate": "continue a prompt, or chat, streaming the text",
     "tokenize": "turn text into token ids, or count them",
     "bench": "run the measurements of a source checkout",
     "doctor": "tell what is installed, which path will run, and what to do",

@@ -1,0 +1,115 @@
+"""`falcon-h1r generate`: streaming, chat over several turns, ids, refusals, Ctrl-C."""
+
+import copy
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from falcon_h1r.engine.outputs import EngineEvent
+from falcon_h1r.thinking.deepconf import ThinkingDefaults
+
+
+class Echo:
+    """An LLM that thinks, then answers with the number of the call; ids 1, 2 without tokenizer."""
+
+    def __init__(self) -> None:
+        self.tokenizer: Any = type("T", (), {"chat_template": "yes"})()
+        self.thinking_defaults = ThinkingDefaults(temperature=0.3)
+        self.prompts: list[Any] = []
+        self.params: Any = None
+        self.interrupt_call = -1
+
+    def stream(self, prompt: Any, params: Any) -> Iterator[EngineEvent]:
+        self.prompts.append(copy.deepcopy(prompt))
+        self.params = params
+        call = len(self.prompts)
+        yield EngineEvent("tokens", 0, 0, (1,), "hm\x1b[2J\n</think>\n")
+        if call == self.interrupt_call:
+            raise KeyboardInterrupt
+        yield EngineEvent("tokens", 0, 0, (2,), f"answer {call}")
+        yield EngineEvent("finished", 0, 0, (), "!", "stop")
+
+
+@pytest.fixture
+def echo(monkeypatch: pytest.MonkeyPatch) -> Echo:
+    llm = Echo()
+    monkeypatch.setattr("falcon_h1r.cli.generate.load_llm", lambda args: llm)
+    return llm
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+
+def test_a_prompt_streams(echo: Echo, status_of: Any, capsys: Any) -> None:
+    argv = ["generate", "Once", "--max-tokens", "9", "--top-k", "4", "--seed", "5", "--stop", "x"]
+    assert status_of(argv) == 0
+    assert capsys.readouterr().out == "hm\\x1b[2J\n</think>\nanswer 1!\n"
+    assert echo.prompts == ["Once"]
+    params = echo.params
+    assert (params.max_tokens, params.top_k, params.seed, params.stop) == (9, 4, 5, ("x",))
+    assert (params.temperature, params.top_p) == (0.3, 0.95)
+
+
+def test_a_pipe_is_the_prompt(
+    echo: Echo, status_of: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    feed(monkeypatch, "two\nlines\n")
+    assert status_of(["generate"]) == 0
+    assert echo.prompts == ["two\nlines\n"]
+
+
+def test_a_chat_leaves_earlier_thoughts_out(
+    echo: Echo, status_of: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    feed(monkeypatch, "second\n\nthird\n")
+    assert status_of(["generate", "first", "--chat", "--system", "Be brief."]) == 0
+    assert echo.prompts[-1] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "answer 1!"},
+        {"role": "user", "content": "second"},
+        {"role": "assistant", "content": "answer 2!"},
+        {"role": "user", "content": "third"},
+    ]
+    assert capsys.readouterr().out.count("hm") == 3
+
+
+def test_ctrl_c_ends_an_answer_not_the_chat(
+    echo: Echo, status_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    echo.interrupt_call = 1
+    feed(monkeypatch, "one\ntwo\n")
+    assert status_of(["generate", "--chat"]) == 0
+    assert echo.prompts[1] == [{"role": "user", "content": "two"}]
+    echo.interrupt_call = 3
+    assert status_of(["generate", "x"]) == 130
+
+
+def test_a_checkpoint_without_tokenizer(echo: Echo, status_of: Any, capsys: Any) -> None:
+    echo.tokenizer = None
+    assert status_of(["generate", "--token-ids", "3, 4,5"]) == 0
+    assert echo.prompts == [[3, 4, 5]] and capsys.readouterr().out == "1 2 \n"
+    assert status_of(["generate", "--chat"]) == 2
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["x", "--token-ids", "1"],
+        ["--chat", "--token-ids", "1"],
+        ["--token-ids", "1,b"],
+        [""],
+        ["x", "--temperature", "nan"],
+        ["x", "--top-p", "1.5"],
+        ["x", "--max-tokens", "0"],
+        ["x", "--stop", ""],
+        ["x", "--top-k", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_refused(argv: list[str], echo: Echo, status_of: Any, capsys: Any) -> None:
+    assert status_of(["generate", *argv]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and echo.prompts == []
