@@ -169,6 +169,7 @@ class LLM:
             deepconf,
             sampling_params,
             defaults=defaults,
+            tokenizer=self.tokenizer,
             text=text,
             record=record,
         )

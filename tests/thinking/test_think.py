@@ -20,8 +20,8 @@ BUDGET = 24
 
 
 def config(**changes: Any) -> DeepConf:
-    options: dict[str, Any] = {"budget": BUDGET, "warmup": 6, "window": 8}
-    return DeepConf(**(options | changes)).resolved(ThinkingDefaults())
+    options: dict[str, Any] = {"budget": BUDGET, "window": 8}
+    return DeepConf(**(options | changes)).resolved(ThinkingDefaults(warmup=6))
 
 
 def run(script: Script, deepconf: DeepConf, **options: Any) -> ThinkingResult:
@@ -111,6 +111,25 @@ def test_equal_answers_count_as_one() -> None:
     result = run(script, config(budget=5, warmup=5, consensus=None, vote="majority", keep=1.0))
     assert result.votes == {"1/2": 3.0, "3": 2.0}
     assert [t.answer for t in result.traces] == ["1/2", "1/2", "1/2", "3", "3"]
+
+
+class Letters:
+    """`</think>` is the one token "|", left out of decoded text."""
+
+    def token_to_id(self, token: str) -> int | None:
+        return ord("|") if token == "</think>" else None
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(chr(i) for i in ids if i != ord("|"))
+
+
+def test_a_control_token_may_end_the_thought() -> None:
+    texts = [r"\boxed{1}|The answer is 2", "2|3||4", "answer is 5", "answer is 6|"]
+    script: Script = [(text, [5.0] * len(text)) for text in texts]
+    result = think(
+        FakeEngine({1: script}), [[1]], config(budget=4, consensus=None), tokenizer=Letters()
+    )[0]
+    assert [t.answer for t in result.traces] == ["2", "4", "5", None]
 
 
 def test_no_answer_at_all() -> None:

@@ -22,6 +22,9 @@ class ChatTokenizer(Protocol):
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Return token ids."""
 
+    def encode_segments(self, segments: list[tuple[str, bool]]) -> list[int]:
+        """Return token ids of texts in a row; True lets control tokens be read in one."""
+
     def apply_chat_template(
         self, messages: list[Message], add_generation_prompt: bool = True
     ) -> str:
@@ -45,6 +48,8 @@ def encode_prompt(
     messages = _messages(prompt)
     if system_prompt is not None and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system_prompt})
+    if any(_has_control_tokens(tokenizer, message["content"]) for message in messages):
+        return _encode_apart(tokenizer, messages)
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
     return tokenizer.encode(text)
 
@@ -59,11 +64,41 @@ def without_earlier_thoughts(messages: Sequence[Message]) -> list[Message]:
     ]
 
 
+def _has_control_tokens(tokenizer: ChatTokenizer, content: str) -> bool:
+    """Return whether a content spells a control token, which it must not become."""
+    return tokenizer.encode_segments([(content, True)]) != tokenizer.encode_segments(
+        [(content, False)]
+    )
+
+
+def _encode_apart(tokenizer: ChatTokenizer, messages: list[Message]) -> list[int]:
+    """Encode a conversation whose contents spell control tokens: those are read as plain text.
+
+    Each content is rendered as a mark of private-use characters and put in its place afterwards.
+    """
+    marks = [f"\ue000{index}\ue001" for index in range(len(messages))]
+    marked = [m | {"content": mark} for m, mark in zip(messages, marks, strict=True)]
+    text = tokenizer.apply_chat_template(marked, add_generation_prompt=True)
+    segments: list[tuple[str, bool]] = []
+    for message, mark in zip(messages, marks, strict=True):
+        before, found, text = text.partition(mark)
+        if not found:
+            raise RequestError(
+                f"the {message['role']} message spells a control token, and the chat template does "
+                "not show it as it is: reword it"
+            )
+        segments += [(before, True), (message["content"], False)]
+    return tokenizer.encode_segments([*segments, (text, True)])
+
+
 def _messages(prompt: Prompt) -> list[Message]:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     messages: list[Message] = list(prompt)  # type: ignore[arg-type]
     for message in messages:
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            raise RequestError(f"a message is {message!r}; it needs a role and content")
+        texts = [message.get(k) for k in ("role", "content")] if isinstance(message, dict) else []
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise RequestError(
+                f"a message is {message!r:.80}; it needs a role and content, as text"
+            )
     return without_earlier_thoughts(messages)

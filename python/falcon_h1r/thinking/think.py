@@ -20,6 +20,7 @@ from falcon_h1r.engine.params import SamplingParams
 from falcon_h1r.errors import RequestError
 from falcon_h1r.thinking.answers import AnswerClasses, extract
 from falcon_h1r.thinking.deepconf import Confidence, DeepConf, ThinkingDefaults
+from falcon_h1r.thinking.prompts import END_OF_THOUGHT
 from falcon_h1r.thinking.record import Recorder
 from falcon_h1r.thinking.results import (
     ThinkingEvent,
@@ -76,6 +77,16 @@ class StepLoop(Protocol):
         """Forget a finished request."""
 
 
+class Decoder(Protocol):
+    """The part of `Tokenizer` that finds where a thought ends."""
+
+    def token_to_id(self, token: str) -> int | None:
+        """Return the id of a token."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of token ids, control tokens left out."""
+
+
 @dataclass(slots=True)
 class _Request:
     """One prompt on its way."""
@@ -113,6 +124,7 @@ class Thinking:
         sampling_params: SamplingParams | None = None,
         *,
         defaults: ThinkingDefaults | None = None,
+        tokenizer: Decoder | None = None,
         text: bool = False,
         record: str | Path | None = None,
     ) -> None:
@@ -121,6 +133,7 @@ class Thinking:
         self.sampling_params = defaults.sampling_params(sampling_params)
         self.results: list[ThinkingResult | None] = [None] * len(prompts)
         self._engine = engine
+        self._tokenizer = tokenizer
         self._recorder = Recorder(record) if record is not None else None
         self._requests: dict[int, _Request] = {}
         try:
@@ -206,7 +219,9 @@ class Thinking:
         request.outputs[trace_index] = output
         while (ended := request.outputs.get(request.next_to_answer)) is not None:
             if ended.finish_reason in _ENDED_BY_ITSELF:
-                future = self._answerer.submit(_answer_class, request.classes, ended)
+                future = self._answerer.submit(
+                    _answer_class, request.classes, ended, self._tokenizer
+                )
                 request.pending.append((ended.index, future))
             request.next_to_answer += 1
 
@@ -292,7 +307,24 @@ def _trace(
     )
 
 
-def _answer_class(classes: AnswerClasses, output: CompletionOutput) -> int | None:
+def _answer_class(
+    classes: AnswerClasses, output: CompletionOutput, tokenizer: Decoder | None
+) -> int | None:
     """Find a trace's answer and its class; a trace cut off by its length has no final line."""
-    answer = extract(output.text, final_line=output.finish_reason == "stop")
+    text = _after_thought(output, tokenizer)
+    answer = extract(text, final_line=output.finish_reason == "stop")
     return None if answer is None else classes.class_of(answer)
+
+
+def _after_thought(output: CompletionOutput, tokenizer: Decoder | None) -> str:
+    """Return the text, without the thought where a control token ends it.
+
+    As a control token `</think>` is left out of the text, so `extract` would not see it.
+    """
+    end = None if tokenizer is None else tokenizer.token_to_id(END_OF_THOUGHT)
+    if tokenizer is None or end is None or END_OF_THOUGHT in output.text:
+        return output.text
+    if end not in output.token_ids:
+        return output.text
+    after = len(output.token_ids) - output.token_ids[::-1].index(end)
+    return tokenizer.decode(output.token_ids[after:])
