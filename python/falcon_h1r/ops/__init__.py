@@ -2,13 +2,15 @@
 
 `backend=None` picks by device and by whether gradients are wanted:
 CPU without gradients -> the Rust kernels (`ops/cpu.py`, float32 and bfloat16), whose every output
-row depends on that row and its own past only; CPU with gradients, or float64 -> `ops/chunked.py`;
-another device -> the differentiable torch paths.
+row depends on that row and its own past only; CPU with gradients in float32 -> the Rust kernels
+with gradients (`ops/cpu_train.py`); everything else -> the differentiable torch paths
+(`ops/chunked.py`), which also serve second derivatives (backend "reference" does too).
 Signatures, shapes and sources stand in `ops/reference.py`, the oracle of each operation.
 
 Legend: T packed tokens, S sequences, H heads, K kv heads, P head width, C conv channels.
 """
 
+from types import ModuleType
 from typing import Literal
 
 import torch
@@ -16,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from falcon_h1r.errors import RequestError
-from falcon_h1r.ops import chunked, cpu, reference, sampling
+from falcon_h1r.ops import chunked, cpu, cpu_train, reference, sampling
 from falcon_h1r.ops.sampling import ConfidenceMeasure, SampleOutput
 
 Backend = Literal["reference", "cpu", "triton"] | None
@@ -63,7 +65,8 @@ def linear(
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, backend: Backend = None) -> Tensor:
     """RMS norm over the last axis; see `reference.rms_norm`."""
-    return reference.rms_norm(x, weight, eps)
+    rows = _rows(backend, x, weight)
+    return rows.rms_norm(x, weight, eps)
 
 
 def gated_rms_norm(
@@ -76,12 +79,13 @@ def gated_rms_norm(
     backend: Backend = None,
 ) -> Tensor:
     """Gate by silu(z) and normalise per group; see `reference.gated_rms_norm`."""
-    return reference.gated_rms_norm(x, z, weight, eps, num_groups, norm_before_gate)
+    rows = _rows(backend, x, z, weight)
+    return rows.gated_rms_norm(x, z, weight, eps, num_groups, norm_before_gate)
 
 
 def swiglu(gate: Tensor, up: Tensor, backend: Backend = None) -> Tensor:
     """Return silu(gate) * up."""
-    return reference.swiglu(gate, up)
+    return _rows(backend, gate, up).swiglu(gate, up)
 
 
 def softplus_dt(
@@ -95,7 +99,7 @@ def rope(
     q: Tensor, k: Tensor, positions: Tensor, theta: float, backend: Backend = None
 ) -> tuple[Tensor, Tensor]:
     """Rotate queries and keys by position; see `reference.rope`."""
-    return reference.rope(q, k, positions, theta)
+    return _rows(backend, q, k).rope(q, k, positions, theta)
 
 
 def ssd_scan(
@@ -110,8 +114,8 @@ def ssd_scan(
     backend: Backend = None,
 ) -> tuple[Tensor, Tensor]:
     """Mamba-2's scan over packed sequences -> (y, final_state); see `reference.ssd_scan`."""
-    scan = reference.ssd_scan if backend == "reference" else chunked.ssd_scan
-    return scan(x, dt, A, B, C, D, cu_seqlens, initial_state)
+    module = _packed(backend, x, dt, A, B, C, D, initial_state)
+    return module.ssd_scan(x, dt, A, B, C, D, cu_seqlens, initial_state)
 
 
 def causal_conv1d(
@@ -123,8 +127,8 @@ def causal_conv1d(
     backend: Backend = None,
 ) -> tuple[Tensor, Tensor]:
     """Depthwise causal convolution and SiLU -> (y, final_state); see the reference."""
-    conv = reference.causal_conv1d if backend == "reference" else chunked.causal_conv1d
-    return conv(x, weight, bias, cu_seqlens, initial_state)
+    module = _packed(backend, x, weight, bias, initial_state)
+    return module.causal_conv1d(x, weight, bias, cu_seqlens, initial_state)
 
 
 def varlen_attention(
@@ -136,17 +140,14 @@ def varlen_attention(
     backend: Backend = None,
 ) -> Tensor:
     """Causal grouped-query attention inside each sequence; see `reference.varlen_attention`."""
-    attend = reference.varlen_attention if backend == "reference" else chunked.varlen_attention
-    return attend(q, k, v, cu_seqlens, scale)
+    return _packed(backend, q, k, v).varlen_attention(q, k, v, cu_seqlens, scale)
 
 
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, backend: Backend = None
 ) -> Tensor:
     """Per-token cross entropy of a linear head, never holding all logits; see the reference."""
-    if backend == "reference":
-        return reference.linear_cross_entropy(hidden, weight, targets, scale)
-    return chunked.linear_cross_entropy(hidden, weight, targets, scale)
+    return _packed(backend, hidden, weight).linear_cross_entropy(hidden, weight, targets, scale)
 
 
 def causal_conv1d_slots(
@@ -286,6 +287,20 @@ def _is_cpu(backend: Backend, *tensors: Tensor | None) -> bool:
             )
         return True
     return backend is None and cpu.is_supported(*tensors)
+
+
+def _packed(backend: Backend, *tensors: Tensor | None) -> ModuleType:
+    """Return the module that serves an operation over whole packed sequences."""
+    if backend == "reference":
+        return reference
+    return cpu_train if cpu_train.is_served(*tensors) else chunked
+
+
+def _rows(backend: Backend, *tensors: Tensor | None) -> ModuleType:
+    """Return the module that serves a row-wise operation: the kernels where gradients flow."""
+    flows = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    served = flows and backend != "reference" and cpu_train.is_served(*tensors)
+    return cpu_train if served else reference
 
 
 def _one_each(x: Tensor) -> tuple[Tensor, Tensor]:

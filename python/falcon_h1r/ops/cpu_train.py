@@ -2,7 +2,8 @@
 
 Legend: T packed tokens, S sequences, H heads, K kv heads, P head width, G groups, N state width,
 C conv channels, W conv width. Oracles: `reference.py`. Results do not depend on the thread count.
-Each function takes what its namesake in `ops` takes; `usable` says whether it serves the inputs.
+Each function takes what its namesake there takes; `is_served` says whether it may be called.
+What the kernels do not serve (W outside 2 to 4, a norm before its gate) goes to torch.
 """
 
 from typing import Any
@@ -12,19 +13,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from falcon_h1r import _rust
+from falcon_h1r.ops import chunked, reference
 
 
 _IGNORED = -100
 """The target of a row without a loss, as in torch."""
 
 
-def usable(*tensors: Tensor | None) -> bool:
-    """Return whether the kernels serve these inputs: float32 on the CPU, gradients wanted."""
-    given = [t for t in tensors if t is not None]
-    return (
-        torch.is_grad_enabled()
-        and any(t.requires_grad for t in given)
-        and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in given)
+def is_served(*tensors: Tensor | None) -> bool:
+    """Return whether the kernels serve these inputs: all float32 and on the CPU."""
+    return all(
+        t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors
     )
 
 
@@ -270,7 +269,7 @@ def causal_conv1d(
     if initial_state is not None:
         _check("initial_state", initial_state, (len(bounds) - 1, channels, width - 1))
     if not 2 <= width <= 4:
-        raise ValueError(f"the kernel is {width} wide; this convolution serves 2 to 4")
+        return chunked.causal_conv1d(x, weight, bias, cu_seqlens, initial_state)
     y: Tensor = _Conv.apply(x, weight, bias, initial_state, bounds)  # type: ignore[no-untyped-call]
     return y, _last_inputs(x, bounds, width - 1, initial_state)
 
@@ -334,8 +333,17 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return y.view(x.shape)
 
 
-def gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float, num_groups: int) -> Tensor:
-    """norm(x * silu(z)) * weight for x [T, C], per group; see `reference.gated_rms_norm`."""
+def gated_rms_norm(
+    x: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    eps: float,
+    num_groups: int,
+    norm_before_gate: bool = False,
+) -> Tensor:
+    """Gate x [T, C] by silu(z) and normalise per group; see `reference.gated_rms_norm`."""
+    if norm_before_gate:
+        return reference.gated_rms_norm(x, z, weight, eps, num_groups, norm_before_gate)
     _check("z", z, tuple(x.shape))
     _check("weight", weight, (x.shape[-1],))
     if x.shape[-1] % num_groups:

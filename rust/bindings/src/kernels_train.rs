@@ -23,7 +23,21 @@ fn run(py: Python<'_>, threads: usize, work: impl FnOnce() + Send) {
 fn scan<'a>(sizes: [usize; 4], cu: &'a [usize], rows: [usize; 4], inputs: [usize; 7]) -> Scan<'a> {
     let [x, dt, a, b, c, d, initial_state] = inputs.map(|address| address as *const f32);
     let [x_row, dt_row, b_row, c_row] = rows;
-    Scan { sizes, cu_seqlens: cu, x, x_row, dt, dt_row, a, b, b_row, c, c_row, d, initial_state }
+    Scan {
+        sizes,
+        cu_seqlens: cu,
+        x,
+        x_row,
+        dt,
+        dt_row,
+        a,
+        b,
+        b_row,
+        c,
+        c_row,
+        d,
+        initial_state,
+    }
 }
 
 #[pyfunction]
@@ -60,7 +74,17 @@ fn train_ssd_backward(
         let scan = scan(sizes, &cu_seqlens, rows, inputs);
         let [dy, dfinal] = given.map(|address| address as *const f32);
         let [dx, ddt, db, dc, dinitial, da, dd] = outputs.map(|address| address as *mut f32);
-        let grads = ScanGrads { dy, dfinal, dx, ddt, db, dc, dinitial, da, dd };
+        let grads = ScanGrads {
+            dy,
+            dfinal,
+            dx,
+            ddt,
+            db,
+            dc,
+            dinitial,
+            da,
+            dd,
+        };
         // SAFETY: as above.
         unsafe { core::ssd_backward(scan, grads) };
     });
@@ -75,7 +99,17 @@ fn attention<'a>(
 ) -> Attention<'a> {
     let [q, k, v] = inputs.map(|address| address as *const f32);
     let [q_row, k_row, v_row] = rows;
-    Attention { sizes, cu_seqlens, q, q_row, k, k_row, v, v_row, scale }
+    Attention {
+        sizes,
+        cu_seqlens,
+        q,
+        q_row,
+        k,
+        k_row,
+        v,
+        v_row,
+        scale,
+    }
 }
 
 #[pyfunction]
@@ -115,7 +149,14 @@ fn train_attention_backward(
     run(py, threads, || {
         let [out, lse, dout] = given.map(|address| address as *const f32);
         let [dq, dk, dv] = outputs.map(|address| address as *mut f32);
-        let grads = AttentionGrads { out, lse, dout, dq, dk, dv };
+        let grads = AttentionGrads {
+            out,
+            lse,
+            dout,
+            dq,
+            dk,
+            dv,
+        };
         // SAFETY: as above.
         unsafe {
             core::attention_backward(attention(sizes, &cu_seqlens, rows, inputs, scale), grads);
@@ -125,7 +166,15 @@ fn train_attention_backward(
 
 fn conv<'a>(sizes: [usize; 2], cu: &'a [usize], x_row: usize, inputs: [usize; 4]) -> Conv<'a> {
     let [x, weight, bias, past] = inputs.map(|address| address as *const f32);
-    Conv { sizes, cu_seqlens: cu, x, x_row, weight, bias, past }
+    Conv {
+        sizes,
+        cu_seqlens: cu,
+        x,
+        x_row,
+        weight,
+        bias,
+        past,
+    }
 }
 
 #[pyfunction]
@@ -158,7 +207,13 @@ fn train_conv_backward(
 ) {
     run(py, threads, || {
         let [dx, dweight, dbias, dpast] = outputs.map(|address| address as *mut f32);
-        let grads = ConvGrads { dy: dy as *const f32, dx, dweight, dbias, dpast };
+        let grads = ConvGrads {
+            dy: dy as *const f32,
+            dx,
+            dweight,
+            dbias,
+            dpast,
+        };
         // SAFETY: as above.
         unsafe { core::conv_backward(conv(sizes, &cu_seqlens, x_row, inputs), grads) };
     });
@@ -167,7 +222,15 @@ fn train_conv_backward(
 fn norm(sizes: [usize; 3], rows: [usize; 2], inputs: [usize; 3], eps: f32) -> Norm {
     let [x, z, weight] = inputs.map(|address| address as *const f32);
     let [x_row, z_row] = rows;
-    Norm { sizes, x, x_row, z, z_row, weight, eps }
+    Norm {
+        sizes,
+        x,
+        x_row,
+        z,
+        z_row,
+        weight,
+        eps,
+    }
 }
 
 #[pyfunction]
@@ -202,7 +265,13 @@ fn train_norm_backward(
     run(py, threads, || {
         let [scales, dy] = given.map(|address| address as *const f32);
         let [dx, dz, dweight] = outputs.map(|address| address as *mut f32);
-        let grads = NormGrads { scales, dy, dx, dz, dweight };
+        let grads = NormGrads {
+            scales,
+            dy,
+            dx,
+            dz,
+            dweight,
+        };
         // SAFETY: as above.
         unsafe { core::norm_backward(norm(sizes, rows, inputs, eps), grads) };
     });
@@ -211,7 +280,13 @@ fn train_norm_backward(
 fn swiglu(sizes: [usize; 2], rows: [usize; 2], inputs: [usize; 2]) -> Swiglu {
     let [gate, up] = inputs.map(|address| address as *const f32);
     let [gate_row, up_row] = rows;
-    Swiglu { sizes, gate, gate_row, up, up_row }
+    Swiglu {
+        sizes,
+        gate,
+        gate_row,
+        up,
+        up_row,
+    }
 }
 
 #[pyfunction]
@@ -262,7 +337,19 @@ fn train_rope(
     run(py, threads, || {
         let [x, cos, sin] = inputs.map(|address| address as *const f32);
         // SAFETY: as above.
-        unsafe { core::rope(Rope { sizes, x, x_row, cos, sin, reverse }, y as *mut f32) };
+        unsafe {
+            core::rope(
+                Rope {
+                    sizes,
+                    x,
+                    x_row,
+                    cos,
+                    sin,
+                    reverse,
+                },
+                y as *mut f32,
+            )
+        };
     });
 }
 
@@ -280,7 +367,12 @@ fn train_cross_entropy_forward(
     run(py, threads, || {
         let (logits, targets) = (logits as *mut f32, targets as *const i64);
         let [losses, lse] = outputs.map(|address| address as *mut f32);
-        let rows = CrossEntropy { sizes, logits, targets, scale };
+        let rows = CrossEntropy {
+            sizes,
+            logits,
+            targets,
+            scale,
+        };
         // SAFETY: as above; the targets were checked too.
         unsafe { core::cross_entropy_forward(rows, losses, lse) };
     });
@@ -300,7 +392,12 @@ fn train_cross_entropy_backward(
     run(py, threads, || {
         let (logits, targets) = (logits as *mut f32, targets as *const i64);
         let [lse, dlosses] = given.map(|address| address as *const f32);
-        let rows = CrossEntropy { sizes, logits, targets, scale };
+        let rows = CrossEntropy {
+            sizes,
+            logits,
+            targets,
+            scale,
+        };
         // SAFETY: as above; the targets were checked too.
         unsafe { core::cross_entropy_backward(rows, lse, dlosses) };
     });

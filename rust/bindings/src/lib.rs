@@ -5,6 +5,7 @@
 
 mod error;
 mod kernels;
+mod kernels_train;
 mod scheduler;
 mod tokenizer;
 
@@ -15,5 +16,6 @@ fn _rust(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     tokenizer::register(module)?;
     scheduler::register(module)?;
-    kernels::register(module)
+    kernels::register(module)?;
+    kernels_train::register(module)
 }

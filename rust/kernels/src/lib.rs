@@ -18,6 +18,13 @@ mod scan;
 mod simd;
 #[cfg(test)]
 mod testing;
+pub mod train;
+mod train_attention;
+mod train_conv;
+mod train_gemm;
+mod train_rows;
+mod train_ssd;
+mod train_vector;
 
 pub use batch::Sequences;
 pub use bf16::Bf16;

@@ -74,7 +74,16 @@ pub unsafe fn attention_forward(attention: Attention<'_>, out: *mut f32, lse: *m
             // SAFETY: passed on to the caller; each task writes its own rows and heads.
             unsafe {
                 let (out, lse) = (out.at(0), lse.at(0));
-                dispatch(level, Forward { inputs: shared, p, scratch, out, lse });
+                dispatch(
+                    level,
+                    Forward {
+                        inputs: shared,
+                        p,
+                        scratch,
+                        out,
+                        lse,
+                    },
+                );
             }
         });
     });
@@ -93,7 +102,17 @@ pub unsafe fn attention_backward(attention: Attention<'_>, grads: AttentionGrads
         let len = p.span * (2 * p.width + 3 * p.wide) + ROWS * (3 * p.wide + 2 * p.span);
         with_scratch(len, |scratch| {
             // SAFETY: as in `attention_forward`.
-            unsafe { dispatch(level, Backward { inputs: shared, p, scratch, grads }) };
+            unsafe {
+                dispatch(
+                    level,
+                    Backward {
+                        inputs: shared,
+                        p,
+                        scratch,
+                        grads,
+                    },
+                )
+            };
         });
     });
 }
@@ -119,7 +138,16 @@ impl Place {
         let start = inputs.cu_seqlens[sequence];
         let len = inputs.cu_seqlens[sequence + 1] - start;
         let (repeat, wide, span) = (heads / kv_heads, padded(width), padded(len));
-        Self { level, start, len, kv_head, repeat, width, wide, span }
+        Self {
+            level,
+            start,
+            len,
+            kv_head,
+            repeat,
+            width,
+            wide,
+            span,
+        }
     }
 
     /// Where this kv head's rows of k or v start.
@@ -132,11 +160,29 @@ impl Place {
         (self.start + first) * row + head * self.width
     }
 
-    unsafe fn gemm(&self, size: [usize; 3], a: Strided, b: (*const f32, usize), c: (*mut f32, usize), add: bool) {
+    unsafe fn gemm(
+        &self,
+        size: [usize; 3],
+        a: Strided,
+        b: (*const f32, usize),
+        c: (*mut f32, usize),
+        add: bool,
+    ) {
         let [m, n, k] = size;
         // SAFETY: passed on to the caller.
         unsafe {
-            Gemm { m, n, k, a, b: b.0, b_row: b.1, c: c.0, c_row: c.1, add }.call(self.level);
+            Gemm {
+                m,
+                n,
+                k,
+                a,
+                b: b.0,
+                b_row: b.1,
+                c: c.0,
+                c_row: c.1,
+                add,
+            }
+            .call(self.level);
         }
     }
 }
@@ -164,7 +210,11 @@ unsafe fn softmax<S: Simd>(row: *mut f32, keys: usize, span: usize, factor: f32)
         let highest = S::max_lane(highest);
         let mut sum = S::splat(0.0);
         for_vectors!(S, keys, |i, n| {
-            store::<S>(row.add(i), exp::<S>(S::sub(load::<S>(row.add(i), n), S::splat(highest))), n);
+            store::<S>(
+                row.add(i),
+                exp::<S>(S::sub(load::<S>(row.add(i), n), S::splat(highest))),
+                n,
+            );
             sum = S::add(sum, load::<S>(row.add(i), n));
         });
         let sum = S::sum(sum);
@@ -187,20 +237,54 @@ impl Kernel for Forward<'_, '_> {
             let q = self.scratch.take(ROWS * p.wide).as_mut_ptr();
             let out = self.scratch.take(ROWS * p.wide).as_mut_ptr();
             let scores = self.scratch.take(ROWS * p.span).as_mut_ptr();
-            transpose(t.k.add(p.key_at(t.k_row)), t.k_row, p.len, p.width, keys, p.span);
-            pack(t.v.add(p.key_at(t.v_row)), t.v_row, p.len, p.width, values, p.wide);
+            transpose(
+                t.k.add(p.key_at(t.k_row)),
+                t.k_row,
+                p.len,
+                p.width,
+                keys,
+                p.span,
+            );
+            pack(
+                t.v.add(p.key_at(t.v_row)),
+                t.v_row,
+                p.len,
+                p.width,
+                values,
+                p.wide,
+            );
             for head in p.kv_head * p.repeat..(p.kv_head + 1) * p.repeat {
                 for first in (0..p.len).step_by(ROWS) {
                     let rows = (p.len - first).min(ROWS);
                     let extent = first + rows;
                     let span = padded(extent);
-                    pack(t.q.add(p.query_at(head, first, t.q_row)), t.q_row, rows, p.width, q, p.wide);
-                    p.gemm([rows, span, p.width], Strided::rows(q, p.wide), (keys, p.span), (scores, p.span), false);
+                    pack(
+                        t.q.add(p.query_at(head, first, t.q_row)),
+                        t.q_row,
+                        rows,
+                        p.width,
+                        q,
+                        p.wide,
+                    );
+                    p.gemm(
+                        [rows, span, p.width],
+                        Strided::rows(q, p.wide),
+                        (keys, p.span),
+                        (scores, p.span),
+                        false,
+                    );
                     for i in 0..rows {
-                        let lse = softmax::<S>(scores.add(i * p.span), first + i + 1, span, t.scale);
+                        let lse =
+                            softmax::<S>(scores.add(i * p.span), first + i + 1, span, t.scale);
                         *self.lse.add((p.start + first + i) * heads + head) = lse;
                     }
-                    p.gemm([rows, p.wide, extent], Strided::rows(scores, p.span), (values, p.wide), (out, p.wide), false);
+                    p.gemm(
+                        [rows, p.wide, extent],
+                        Strided::rows(scores, p.span),
+                        (values, p.wide),
+                        (out, p.wide),
+                        false,
+                    );
                     for i in 0..rows {
                         let to = self.out.add(p.query_at(head, first + i, heads * p.width));
                         std::ptr::copy_nonoverlapping(out.add(i * p.wide), to, p.width);
@@ -249,11 +333,37 @@ impl Kernel for Backward<'_, '_> {
                     let extent = first + rows;
                     let span = padded(extent);
                     let row = heads * p.width;
-                    pack(t.q.add(p.query_at(head, first, t.q_row)), t.q_row, rows, p.width, q, p.wide);
-                    pack(grads.dout.add(p.query_at(head, first, row)), row, rows, p.width, dout, p.wide);
+                    pack(
+                        t.q.add(p.query_at(head, first, t.q_row)),
+                        t.q_row,
+                        rows,
+                        p.width,
+                        q,
+                        p.wide,
+                    );
+                    pack(
+                        grads.dout.add(p.query_at(head, first, row)),
+                        row,
+                        rows,
+                        p.width,
+                        dout,
+                        p.wide,
+                    );
                     let (left, right) = (Strided::rows(q, p.wide), Strided::rows(dout, p.wide));
-                    p.gemm([rows, span, p.width], left, (keys_flipped, p.span), (probabilities, p.span), false);
-                    p.gemm([rows, span, p.width], right, (values_flipped, p.span), (dscores, p.span), false);
+                    p.gemm(
+                        [rows, span, p.width],
+                        left,
+                        (keys_flipped, p.span),
+                        (probabilities, p.span),
+                        false,
+                    );
+                    p.gemm(
+                        [rows, span, p.width],
+                        right,
+                        (values_flipped, p.span),
+                        (dscores, p.span),
+                        false,
+                    );
                     for i in 0..rows {
                         let at = p.query_at(head, first + i, row);
                         let delta = dot::<S>(grads.dout.add(at), grads.out.add(at), p.width);
@@ -271,11 +381,26 @@ impl Kernel for Backward<'_, '_> {
                         std::slice::from_raw_parts_mut(pr.add(seen), span - seen).fill(0.0);
                         std::slice::from_raw_parts_mut(ds.add(seen), span - seen).fill(0.0);
                     }
-                    let (ds, pr) = (Strided::rows(dscores, p.span), Strided::transposed(probabilities, p.span));
-                    p.gemm([rows, p.wide, extent], ds, (keys, p.wide), (dq, p.wide), false);
+                    let (ds, pr) = (
+                        Strided::rows(dscores, p.span),
+                        Strided::transposed(probabilities, p.span),
+                    );
+                    p.gemm(
+                        [rows, p.wide, extent],
+                        ds,
+                        (keys, p.wide),
+                        (dq, p.wide),
+                        false,
+                    );
                     let ds = Strided::transposed(dscores, p.span);
                     p.gemm([extent, p.wide, rows], ds, (q, p.wide), (dk, p.wide), true);
-                    p.gemm([extent, p.wide, rows], pr, (dout, p.wide), (dv, p.wide), true);
+                    p.gemm(
+                        [extent, p.wide, rows],
+                        pr,
+                        (dout, p.wide),
+                        (dv, p.wide),
+                        true,
+                    );
                     for i in 0..rows {
                         let to = grads.dq.add(p.query_at(head, first + i, row));
                         std::ptr::copy_nonoverlapping(dq.add(i * p.wide), to, p.width);

@@ -62,7 +62,16 @@ pub unsafe fn conv_forward(conv: Conv<'_>, y: *mut f32) {
     let shared = &conv;
     parallel_for(shared.sizes[0].div_ceil(BLOCK), |block| {
         // SAFETY: passed on to the caller; each task writes its own channels.
-        unsafe { dispatch(level, Forward { conv: shared, block, y: y.at(0) }) };
+        unsafe {
+            dispatch(
+                level,
+                Forward {
+                    conv: shared,
+                    block,
+                    y: y.at(0),
+                },
+            )
+        };
     });
 }
 
@@ -73,11 +82,26 @@ pub unsafe fn conv_forward(conv: Conv<'_>, y: *mut f32) {
 pub unsafe fn conv_backward(conv: Conv<'_>, grads: ConvGrads) {
     let level = Level::detect();
     let (shared, grads) = (&conv, &grads);
-    let longest = shared.cu_seqlens.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
+    let longest = shared
+        .cu_seqlens
+        .windows(2)
+        .map(|w| w[1] - w[0])
+        .max()
+        .unwrap_or(0);
     parallel_for(shared.sizes[0].div_ceil(BLOCK), |block| {
         with_scratch((longest + 4) * BLOCK, |scratch| {
             // SAFETY: as in `conv_forward`.
-            unsafe { dispatch(level, Backward { conv: shared, block, scratch, grads }) };
+            unsafe {
+                dispatch(
+                    level,
+                    Backward {
+                        conv: shared,
+                        block,
+                        scratch,
+                        grads,
+                    },
+                )
+            };
         });
     });
 }
@@ -111,7 +135,14 @@ impl Conv<'_> {
                 *weight = load::<S>(self.weight.add(w * self.sizes[0] + at), n);
             }
             let none = self.bias.is_null();
-            (weights, if none { S::splat(0.0) } else { load::<S>(self.bias.add(at), n) })
+            (
+                weights,
+                if none {
+                    S::splat(0.0)
+                } else {
+                    load::<S>(self.bias.add(at), n)
+                },
+            )
         }
     }
 }
@@ -142,7 +173,11 @@ impl Forward<'_> {
                     for (x, weight) in window.iter().zip(&weights) {
                         sum = S::fma(*x, *weight, sum);
                     }
-                    store::<S>(self.y.add(t * conv.sizes[0] + at), crate::simd::silu::<S>(sum), n);
+                    store::<S>(
+                        self.y.add(t * conv.sizes[0] + at),
+                        crate::simd::silu::<S>(sum),
+                        n,
+                    );
                 }
             }
         }
@@ -215,7 +250,10 @@ impl Backward<'_, '_> {
                     let one = S::splat(1.0);
                     let sigmoid = S::div(one, S::add(one, exp::<S>(S::sub(S::splat(0.0), sum))));
                     let slope = S::mul(sigmoid, S::fma(sum, S::sub(one, sigmoid), one));
-                    let d = S::mul(load::<S>(grads.dy.add((start + t) * channels + at), n), slope);
+                    let d = S::mul(
+                        load::<S>(grads.dy.add((start + t) * channels + at), n),
+                        slope,
+                    );
                     db = S::add(db, d);
                     for (dw, x) in dw.iter_mut().zip(&window) {
                         *dw = S::fma(d, *x, *dw);
@@ -263,7 +301,13 @@ impl Kernel for Backward<'_, '_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
         let end = ((self.block + 1) * BLOCK).min(self.conv.sizes[0]);
-        let longest = self.conv.cu_seqlens.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
+        let longest = self
+            .conv
+            .cu_seqlens
+            .windows(2)
+            .map(|w| w[1] - w[0])
+            .max()
+            .unwrap_or(0);
         let inner = self.scratch.take((longest + 4) * BLOCK).as_mut_ptr();
         for at in (self.block * BLOCK..end).step_by(S::LANES) {
             let n = (end - at).min(S::LANES);

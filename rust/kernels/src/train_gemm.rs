@@ -32,7 +32,11 @@ impl Strided {
 
     /// The transpose of contiguous rows, `row` elements apart.
     pub(crate) fn transposed(ptr: *const f32, row: usize) -> Self {
-        Self { ptr, row: 1, col: row }
+        Self {
+            ptr,
+            row: 1,
+            col: row,
+        }
     }
 }
 
@@ -242,13 +246,21 @@ mod tests {
     use crate::simd::Level;
 
     fn noise(n: usize) -> Vec<f32> {
-        (0..n).map(|i| ((i * 7919 + 13) % 1009) as f32 / 504.5 - 1.0).collect()
+        (0..n)
+            .map(|i| ((i * 7919 + 13) % 1009) as f32 / 504.5 - 1.0)
+            .collect()
     }
 
     #[test]
     fn products_equal_the_definition() {
         for level in Level::available() {
-            for (m, n, k) in [(1, 16, 1), (3, 32, 5), (8, 48, 16), (13, 16, 33), (32, 64, 7)] {
+            for (m, n, k) in [
+                (1, 16, 1),
+                (3, 32, 5),
+                (8, 48, 16),
+                (13, 16, 33),
+                (32, 64, 7),
+            ] {
                 let (a, b) = (noise(m * k), noise(k * n));
                 for (flip, add) in [(false, false), (true, false), (false, true)] {
                     let mut c = noise(m * n);
@@ -259,14 +271,25 @@ mod tests {
                         Strided::rows(a.as_ptr(), k)
                     };
                     let gemm = Gemm {
-                        m, n, k, a: a_view, b: b.as_ptr(), b_row: n,
-                        c: c.as_mut_ptr(), c_row: n, add,
+                        m,
+                        n,
+                        k,
+                        a: a_view,
+                        b: b.as_ptr(),
+                        b_row: n,
+                        c: c.as_mut_ptr(),
+                        c_row: n,
+                        add,
                     };
                     // SAFETY: sizes as allocated, the level is available.
                     unsafe { gemm.call(level) };
                     for i in 0..m {
                         for j in 0..n {
-                            let mut sum = if add { f64::from(before[i * n + j]) } else { 0.0 };
+                            let mut sum = if add {
+                                f64::from(before[i * n + j])
+                            } else {
+                                0.0
+                            };
                             for l in 0..k {
                                 let left = if flip { a[l * m + i] } else { a[i * k + l] };
                                 sum += f64::from(left) * f64::from(b[l * n + j]);

@@ -26,7 +26,12 @@ fn rows<K: Kernel<Out = ()>>(total: usize, kernel: impl Fn(usize) -> K + Sync) {
 #[inline(always)]
 unsafe fn sigmoid<S: Simd>(z: S::V) -> S::V {
     // SAFETY: register arithmetic only.
-    unsafe { S::div(S::splat(1.0), S::add(S::splat(1.0), exp::<S>(S::sub(S::splat(0.0), z)))) }
+    unsafe {
+        S::div(
+            S::splat(1.0),
+            S::add(S::splat(1.0), exp::<S>(S::sub(S::splat(0.0), z))),
+        )
+    }
 }
 
 /// (silu(z), its derivative).
@@ -125,7 +130,11 @@ impl Kernel for NormForward<'_> {
                 for_vectors!(S, width, |i, n| {
                     let to = y.add(first + i);
                     let weight = load::<S>(self.norm.weight.add(first + i), n);
-                    store::<S>(to, S::mul(S::mul(load::<S>(to, n), S::splat(scale)), weight), n);
+                    store::<S>(
+                        to,
+                        S::mul(S::mul(load::<S>(to, n), S::splat(scale)), weight),
+                        n,
+                    );
                 });
             }
         }
@@ -194,7 +203,12 @@ pub unsafe fn norm_forward(norm: Norm, y: *mut f32, scales: *mut f32) {
     rows(norm.sizes[0], |row| {
         // SAFETY: the start of each allocation.
         let (y, scales) = unsafe { (y.at(0), scales.at(0)) };
-        NormForward { norm, row, y, scales }
+        NormForward {
+            norm,
+            row,
+            y,
+            scales,
+        }
     });
 }
 
@@ -283,7 +297,11 @@ impl Kernel for SwigluBackward<'_> {
 pub unsafe fn swiglu_forward(swiglu: Swiglu, y: *mut f32) {
     let (t, y) = (&swiglu, SharedMut(y));
     // SAFETY: the start of the allocation.
-    rows(t.sizes[0], |row| SwigluForward { t, row, y: unsafe { y.at(0) } });
+    rows(t.sizes[0], |row| SwigluForward {
+        t,
+        row,
+        y: unsafe { y.at(0) },
+    });
 }
 
 /// Compute the gradients of gate and up [T, C] from dy [T, C].
@@ -296,7 +314,13 @@ pub unsafe fn swiglu_backward(swiglu: Swiglu, dy: *const f32, dgate: *mut f32, d
     rows(t.sizes[0], |row| {
         // SAFETY: the start of each allocation.
         let (dy, dgate, dup) = unsafe { (dy.at(0).cast_const(), dgate.at(0), dup.at(0)) };
-        SwigluBackward { t, row, dy, dgate, dup }
+        SwigluBackward {
+            t,
+            row,
+            dy,
+            dgate,
+            dup,
+        }
     });
 }
 
@@ -341,7 +365,11 @@ impl Kernel for RopeRow<'_> {
                     let (a, b) = (load::<S>(x.add(i), n), load::<S>(x.add(half + i), n));
                     let c = load::<S>(self.t.cos.add(self.row * half + i), n);
                     let s = load::<S>(self.t.sin.add(self.row * half + i), n);
-                    let s = if self.t.reverse { S::sub(S::splat(0.0), s) } else { s };
+                    let s = if self.t.reverse {
+                        S::sub(S::splat(0.0), s)
+                    } else {
+                        s
+                    };
                     store::<S>(y.add(i), S::sub(S::mul(a, c), S::mul(b, s)), n);
                     store::<S>(y.add(half + i), S::fma(a, s, S::mul(b, c)), n);
                 });
@@ -357,7 +385,11 @@ impl Kernel for RopeRow<'_> {
 pub unsafe fn rope(rope: Rope, y: *mut f32) {
     let (t, y) = (&rope, SharedMut(y));
     // SAFETY: the start of the allocation.
-    rows(t.sizes[0], |row| RopeRow { t, row, y: unsafe { y.at(0) } });
+    rows(t.sizes[0], |row| RopeRow {
+        t,
+        row,
+        y: unsafe { y.at(0) },
+    });
 }
 
 /// Rows of logits [T, V], contiguous, with one target each in 0 .. V.
@@ -454,7 +486,12 @@ pub unsafe fn cross_entropy_forward(rows_of: CrossEntropy, losses: *mut f32, lse
     rows(t.sizes[0], |row| {
         // SAFETY: the start of each allocation.
         let (losses, lse) = unsafe { (losses.at(0), lse.at(0)) };
-        CrossEntropyForward { t, row, losses, lse }
+        CrossEntropyForward {
+            t,
+            row,
+            losses,
+            lse,
+        }
     });
 }
 
@@ -468,6 +505,11 @@ pub unsafe fn cross_entropy_backward(rows_of: CrossEntropy, lse: *const f32, dlo
     rows(t.sizes[0], |row| {
         // SAFETY: the start of each allocation.
         let (lse, dlosses) = unsafe { (lse.at(0).cast_const(), dlosses.at(0).cast_const()) };
-        CrossEntropyBackward { t, row, lse, dlosses }
+        CrossEntropyBackward {
+            t,
+            row,
+            lse,
+            dlosses,
+        }
     });
 }

@@ -10,7 +10,7 @@
 use crate::pool::{SharedMut, parallel_for};
 use crate::simd::{Kernel, Level, Simd, dispatch, exp};
 use crate::train_gemm::{Gemm, Scratch, Strided, pack, padded, transpose, with_scratch};
-use crate::train_vector::{add_scaled, dot, for_vectors, load, scale, store};
+use crate::train_vector::{add_scaled, dot, scale};
 
 /// Tokens a chunk; a multiple of the padding of tiles.
 const Q: usize = 32;
@@ -91,7 +91,16 @@ pub unsafe fn ssd_forward(scan: Scan<'_>, y: *mut f32, final_state: *mut f32) {
             // SAFETY: passed on to the caller; each task writes its own rows and heads.
             unsafe {
                 let (y, final_state) = (y.at(0), final_state.at(0));
-                dispatch(level, Forward { scan: shared, place, scratch, y, final_state });
+                dispatch(
+                    level,
+                    Forward {
+                        scan: shared,
+                        place,
+                        scratch,
+                        y,
+                        final_state,
+                    },
+                );
             }
         });
     });
@@ -109,7 +118,17 @@ pub unsafe fn ssd_backward(scan: Scan<'_>, grads: ScanGrads) {
         let place = Place::new(shared, task / groups, task % groups, level);
         with_scratch(place.backward_len(), |scratch| {
             // SAFETY: as in `ssd_forward`.
-            unsafe { dispatch(level, Backward { scan: shared, place, scratch, grads }) };
+            unsafe {
+                dispatch(
+                    level,
+                    Backward {
+                        scan: shared,
+                        place,
+                        scratch,
+                        grads,
+                    },
+                )
+            };
         });
     });
 }
@@ -156,7 +175,10 @@ impl Place {
     }
 
     fn forward_len(&self) -> usize {
-        self.group_len() + (self.width + Q * 3) * self.deep.max(self.wide) + Q * Q + 3 * Q
+        self.group_len()
+            + (self.width + Q * 3) * self.deep.max(self.wide)
+            + Q * Q
+            + 3 * Q
             + self.state * self.wide
     }
 
@@ -177,11 +199,29 @@ impl Place {
         (c * Q, (self.len - c * Q).min(Q))
     }
 
-    unsafe fn gemm(&self, size: [usize; 3], a: Strided, b: (*const f32, usize), c: (*mut f32, usize), add: bool) {
+    unsafe fn gemm(
+        &self,
+        size: [usize; 3],
+        a: Strided,
+        b: (*const f32, usize),
+        c: (*mut f32, usize),
+        add: bool,
+    ) {
         let [m, n, k] = size;
         // SAFETY: passed on to the caller.
         unsafe {
-            Gemm { m, n, k, a, b: b.0, b_row: b.1, c: c.0, c_row: c.1, add }.call(self.level);
+            Gemm {
+                m,
+                n,
+                k,
+                a,
+                b: b.0,
+                b_row: b.1,
+                c: c.0,
+                c_row: c.1,
+                add,
+            }
+            .call(self.level);
         }
     }
 }
@@ -209,7 +249,14 @@ impl<'a> Shared<'a> {
             pack(source, scan.c_row, p.len, p.state, c.as_mut_ptr(), p.deep);
             for chunk in 0..p.chunks {
                 let (first, rows) = p.rows(chunk);
-                transpose(b.as_ptr().add(first * p.deep), p.deep, rows, p.state, flipped, Q);
+                transpose(
+                    b.as_ptr().add(first * p.deep),
+                    p.deep,
+                    rows,
+                    p.state,
+                    flipped,
+                    Q,
+                );
                 let left = Strided::rows(c.as_ptr().add(first * p.deep), p.deep);
                 let out = (cb.as_mut_ptr().add(first * Q), Q);
                 p.gemm([rows, Q, p.state], left, (flipped, Q), out, false);
@@ -235,7 +282,13 @@ impl Decay {
     unsafe fn new<S: Simd>(scan: &Scan<'_>, p: &Place, head: usize, chunk: usize) -> Self {
         let (first, rows) = p.rows(chunk);
         let zero = [0.0; Q];
-        let mut decay = Self { dt: zero, sum: zero, since: zero, until: zero, rows };
+        let mut decay = Self {
+            dt: zero,
+            sum: zero,
+            since: zero,
+            until: zero,
+            rows,
+        };
         // SAFETY: rows of this sequence; arrays of Q.
         unsafe {
             let a = *scan.a.add(head);
@@ -293,12 +346,25 @@ struct Forward<'a, 'b> {
 
 /// state [P, N] = state * kept + weighted x^T B.
 #[inline(always)]
-unsafe fn advance<S: Simd>(p: &Place, kept: f32, wx: *const f32, b: *const f32, rows: usize, state: *mut f32) {
+unsafe fn advance<S: Simd>(
+    p: &Place,
+    kept: f32,
+    wx: *const f32,
+    b: *const f32,
+    rows: usize,
+    state: *mut f32,
+) {
     // SAFETY: tiles of the caller.
     unsafe {
         scale::<S>(state, state, kept, p.width * p.deep);
         let size = [p.width, p.deep, rows];
-        p.gemm(size, Strided::transposed(wx, p.wide), (b, p.deep), (state, p.deep), true);
+        p.gemm(
+            size,
+            Strided::transposed(wx, p.wide),
+            (b, p.deep),
+            (state, p.deep),
+            true,
+        );
     }
 }
 
@@ -311,7 +377,14 @@ unsafe fn start_state(scan: &Scan<'_>, p: &Place, head: usize, state: *mut f32) 
             std::slice::from_raw_parts_mut(state, p.width * p.deep).fill(0.0);
         } else {
             let at = (p.sequence * scan.sizes[0] + head) * p.width * p.state;
-            pack(scan.initial_state.add(at), p.state, p.width, p.state, state, p.deep);
+            pack(
+                scan.initial_state.add(at),
+                p.state,
+                p.width,
+                p.state,
+                state,
+                p.deep,
+            );
         }
     }
 }
@@ -323,7 +396,11 @@ unsafe fn end_state(scan: &Scan<'_>, p: &Place, head: usize, state: *const f32, 
     unsafe {
         let at = (p.sequence * scan.sizes[0] + head) * p.width * p.state;
         for i in 0..p.width {
-            std::ptr::copy_nonoverlapping(state.add(i * p.deep), out.add(at + i * p.state), p.state);
+            std::ptr::copy_nonoverlapping(
+                state.add(i * p.deep),
+                out.add(at + i * p.state),
+                p.state,
+            );
         }
     }
 }
@@ -350,12 +427,21 @@ impl Kernel for Forward<'_, '_> {
                     let column = head * p.width;
                     let from = scan.x.add((p.start + first) * scan.x_row + column);
                     pack(from, scan.x_row, rows, p.width, x, p.wide);
-                    let (b, c) = (shared.b.as_ptr().add(first * p.deep), shared.c.as_ptr().add(first * p.deep));
+                    let (b, c) = (
+                        shared.b.as_ptr().add(first * p.deep),
+                        shared.c.as_ptr().add(first * p.deep),
+                    );
                     let fresh = chunk == 0 && scan.initial_state.is_null();
                     if !fresh {
                         transpose(state, p.deep, p.width, p.state, flipped, p.wide);
                         let size = [rows, p.wide, p.state];
-                        p.gemm(size, Strided::rows(c, p.deep), (flipped, p.wide), (y, p.wide), false);
+                        p.gemm(
+                            size,
+                            Strided::rows(c, p.deep),
+                            (flipped, p.wide),
+                            (y, p.wide),
+                            false,
+                        );
                         for t in 0..rows {
                             let row = y.add(t * p.wide);
                             scale::<S>(row, row, decay.since[t], p.wide);
@@ -372,10 +458,18 @@ impl Kernel for Forward<'_, '_> {
                         }
                     }
                     let size = [rows, p.wide, rows];
-                    p.gemm(size, Strided::rows(mixing, Q), (x, p.wide), (y, p.wide), !fresh);
+                    p.gemm(
+                        size,
+                        Strided::rows(mixing, Q),
+                        (x, p.wide),
+                        (y, p.wide),
+                        !fresh,
+                    );
                     for t in 0..rows {
                         let row = x.add(t * p.wide);
-                        let to = self.y.add(((p.start + first + t) * scan.sizes[0] + head) * p.width);
+                        let to = self
+                            .y
+                            .add(((p.start + first + t) * scan.sizes[0] + head) * p.width);
                         add_scaled::<S>(y.add(t * p.wide), row, skip, p.wide);
                         std::ptr::copy_nonoverlapping(y.add(t * p.wide), to, p.width);
                         scale::<S>(row, row, decay.dt[t] * decay.until[t], p.wide);
@@ -437,7 +531,12 @@ impl Kernel for Backward<'_, '_> {
                     let decay = Decay::new::<S>(scan, p, head, chunk);
                     for t in 0..rows {
                         let weight = decay.dt[t] * decay.until[t];
-                        scale::<S>(wx.add(t * p.wide), x.add((first + t) * p.wide), weight, p.wide);
+                        scale::<S>(
+                            wx.add(t * p.wide),
+                            x.add((first + t) * p.wide),
+                            weight,
+                            p.wide,
+                        );
                     }
                     let now = states.add(chunk * p.width * p.deep);
                     let next = now.add(p.width * p.deep);
@@ -450,7 +549,14 @@ impl Kernel for Backward<'_, '_> {
                     std::slice::from_raw_parts_mut(dstate, p.width * p.deep).fill(0.0);
                 } else {
                     let at = (p.sequence * scan.sizes[0] + head) * p.width * p.state;
-                    pack(grads.dfinal.add(at), p.state, p.width, p.state, dstate, p.deep);
+                    pack(
+                        grads.dfinal.add(at),
+                        p.state,
+                        p.width,
+                        p.state,
+                        dstate,
+                        p.deep,
+                    );
                 }
                 let (mut da, mut dd) = (0.0f64, 0.0f32);
                 for chunk in (0..p.chunks).rev() {
@@ -458,16 +564,27 @@ impl Kernel for Backward<'_, '_> {
                     let decay = Decay::new::<S>(scan, p, head, chunk);
                     let x = x.add(first * p.wide);
                     let state = states.add(chunk * p.width * p.deep);
-                    let (b, c) = (shared.b.as_ptr().add(first * p.deep), shared.c.as_ptr().add(first * p.deep));
+                    let (b, c) = (
+                        shared.b.as_ptr().add(first * p.deep),
+                        shared.c.as_ptr().add(first * p.deep),
+                    );
                     let cb = shared.cb.as_ptr().add(first * Q);
-                    let from = grads.dy.add(((p.start + first) * scan.sizes[0] + head) * p.width);
+                    let from = grads
+                        .dy
+                        .add(((p.start + first) * scan.sizes[0] + head) * p.width);
                     pack(from, scan.sizes[0] * p.width, rows, p.width, dy, p.wide);
                     // Gradients of dt (direct) and of the running sum s.
                     let (mut ddt, mut ds) = ([0.0f32; Q], [0.0f64; Q]);
 
                     // Inside the chunk: y_i = sum_j M_ij x_j.
                     transpose(x, p.wide, rows, p.width, x_flipped, Q);
-                    p.gemm([rows, Q, p.width], Strided::rows(dy, p.wide), (x_flipped, Q), (dmixing, Q), false);
+                    p.gemm(
+                        [rows, Q, p.width],
+                        Strided::rows(dy, p.wide),
+                        (x_flipped, Q),
+                        (dmixing, Q),
+                        false,
+                    );
                     decay.between::<S>(between);
                     for i in 0..rows {
                         let mut row_sum = S::splat(0.0);
@@ -490,14 +607,26 @@ impl Kernel for Backward<'_, '_> {
                     for t in 0..rows {
                         ds[t] -= f64::from(ddt[t]) * f64::from(decay.dt[t]);
                     }
-                    p.gemm([rows, p.wide, rows], Strided::transposed(mixing, Q), (dy, p.wide), (dx, p.wide), false);
+                    p.gemm(
+                        [rows, p.wide, rows],
+                        Strided::transposed(mixing, Q),
+                        (dy, p.wide),
+                        (dx, p.wide),
+                        false,
+                    );
 
                     // From the chunk into its end state: state' = kept state + sum_t w_t x_t B_t^T.
                     let mut last = 0.0f64;
                     if !ended {
                         transpose(dstate, p.deep, p.width, p.state, flipped, p.wide);
                         let size = [rows, p.wide, p.state];
-                        p.gemm(size, Strided::rows(b, p.deep), (flipped, p.wide), (through, p.wide), false);
+                        p.gemm(
+                            size,
+                            Strided::rows(b, p.deep),
+                            (flipped, p.wide),
+                            (through, p.wide),
+                            false,
+                        );
                         for t in 0..rows {
                             let weight = decay.dt[t] * decay.until[t];
                             let (xt, vt) = (x.add(t * p.wide), through.add(t * p.wide));
@@ -512,7 +641,8 @@ impl Kernel for Backward<'_, '_> {
                         let size = [rows, p.deep, p.width];
                         let out = (db.add(first * p.deep), p.deep);
                         p.gemm(size, Strided::rows(wx, p.wide), (dstate, p.deep), out, true);
-                        last += f64::from(decay.whole() * dot::<S>(dstate, state, p.width * p.deep));
+                        last +=
+                            f64::from(decay.whole() * dot::<S>(dstate, state, p.width * p.deep));
                         scale::<S>(dstate, dstate, decay.whole(), p.width * p.deep);
                     }
 
@@ -521,7 +651,9 @@ impl Kernel for Backward<'_, '_> {
                         let (xt, dyt) = (x.add(t * p.wide), dy.add(t * p.wide));
                         dd += dot::<S>(xt, dyt, p.wide);
                         add_scaled::<S>(dx.add(t * p.wide), dyt, skip, p.wide);
-                        let to = grads.dx.add(((p.start + first + t) * scan.sizes[0] + head) * p.width);
+                        let to = grads
+                            .dx
+                            .add(((p.start + first + t) * scan.sizes[0] + head) * p.width);
                         std::ptr::copy_nonoverlapping(dx.add(t * p.wide), to, p.width);
                         scale::<S>(dyt, dyt, decay.since[t], p.wide);
                     }
@@ -530,7 +662,13 @@ impl Kernel for Backward<'_, '_> {
                     let fresh = chunk == 0 && scan.initial_state.is_null();
                     if !fresh {
                         let size = [rows, p.deep, p.width];
-                        p.gemm(size, Strided::rows(dy, p.wide), (state, p.deep), (dc_now, p.deep), false);
+                        p.gemm(
+                            size,
+                            Strided::rows(dy, p.wide),
+                            (state, p.deep),
+                            (dc_now, p.deep),
+                            false,
+                        );
                         for t in 0..rows {
                             let (now, ct) = (dc_now.add(t * p.deep), c.add(t * p.deep));
                             ds[t] += f64::from(dot::<S>(now, ct, p.deep));
@@ -538,7 +676,13 @@ impl Kernel for Backward<'_, '_> {
                         }
                         let size = [p.width, p.deep, rows];
                         let out = (dstate, p.deep);
-                        p.gemm(size, Strided::transposed(dy, p.wide), (c, p.deep), out, true);
+                        p.gemm(
+                            size,
+                            Strided::transposed(dy, p.wide),
+                            (c, p.deep),
+                            out,
+                            true,
+                        );
                         ended = false;
                     }
 
@@ -565,12 +709,32 @@ impl Kernel for Backward<'_, '_> {
                 let (b, c) = (shared.b.as_ptr().add(at), shared.c.as_ptr().add(at));
                 let dcb = dcb.add(first * Q);
                 let size = [rows, p.deep, rows];
-                p.gemm(size, Strided::rows(dcb, Q), (b, p.deep), (dc.add(at), p.deep), true);
-                p.gemm(size, Strided::transposed(dcb, Q), (c, p.deep), (db.add(at), p.deep), true);
+                p.gemm(
+                    size,
+                    Strided::rows(dcb, Q),
+                    (b, p.deep),
+                    (dc.add(at), p.deep),
+                    true,
+                );
+                p.gemm(
+                    size,
+                    Strided::transposed(dcb, Q),
+                    (c, p.deep),
+                    (db.add(at), p.deep),
+                    true,
+                );
                 for t in 0..rows {
                     let to = ((p.start + first + t) * scan.sizes[2] + p.group) * p.state;
-                    std::ptr::copy_nonoverlapping(db.add(at + t * p.deep), grads.db.add(to), p.state);
-                    std::ptr::copy_nonoverlapping(dc.add(at + t * p.deep), grads.dc.add(to), p.state);
+                    std::ptr::copy_nonoverlapping(
+                        db.add(at + t * p.deep),
+                        grads.db.add(to),
+                        p.state,
+                    );
+                    std::ptr::copy_nonoverlapping(
+                        dc.add(at + t * p.deep),
+                        grads.dc.add(to),
+                        p.state,
+                    );
                 }
             }
         }

@@ -27,7 +27,13 @@ pub(crate) use for_vectors;
 #[inline(always)]
 pub(crate) unsafe fn load<S: Simd>(ptr: *const f32, n: usize) -> S::V {
     // SAFETY: passed on to the caller.
-    unsafe { if n == S::LANES { S::load(ptr) } else { S::load_n(ptr, n) } }
+    unsafe {
+        if n == S::LANES {
+            S::load(ptr)
+        } else {
+            S::load_n(ptr, n)
+        }
+    }
 }
 
 /// Store the first `n` elements at `ptr`.
@@ -37,7 +43,13 @@ pub(crate) unsafe fn load<S: Simd>(ptr: *const f32, n: usize) -> S::V {
 #[inline(always)]
 pub(crate) unsafe fn store<S: Simd>(ptr: *mut f32, v: S::V, n: usize) {
     // SAFETY: passed on to the caller.
-    unsafe { if n == S::LANES { S::store(ptr, v) } else { S::store_n(ptr, v, n) } }
+    unsafe {
+        if n == S::LANES {
+            S::store(ptr, v)
+        } else {
+            S::store_n(ptr, v, n)
+        }
+    }
 }
 
 /// `out = x * factor`; out may be x.
