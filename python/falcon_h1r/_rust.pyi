@@ -339,3 +339,120 @@ def ssd_scan_slots(
     c_stride: int,
     is_bf16: bool,
 ) -> None: ...
+
+# --- kernels (training) ---
+# Addresses and row strides as above, in the order of the core's fields; only
+# `ops/cpu_train.py` calls these.
+
+TRAIN_ROW_BLOCK: int
+"""Rows a task of the row-wise kernels takes; gradients of weights leave one sum a block."""
+
+def train_ssd_forward(
+    threads: int,
+    sizes: Sequence[int],
+    cu_seqlens: Sequence[int],
+    rows: Sequence[int],
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+) -> None: ...
+def train_ssd_backward(
+    threads: int,
+    sizes: Sequence[int],
+    cu_seqlens: Sequence[int],
+    rows: Sequence[int],
+    inputs: Sequence[int],
+    given: Sequence[int],
+    outputs: Sequence[int],
+) -> None: ...
+def train_attention_forward(
+    threads: int,
+    sizes: Sequence[int],
+    cu_seqlens: Sequence[int],
+    rows: Sequence[int],
+    inputs: Sequence[int],
+    scale: float,
+    outputs: Sequence[int],
+) -> None: ...
+def train_attention_backward(
+    threads: int,
+    sizes: Sequence[int],
+    cu_seqlens: Sequence[int],
+    rows: Sequence[int],
+    inputs: Sequence[int],
+    scale: float,
+    given: Sequence[int],
+    outputs: Sequence[int],
+) -> None: ...
+def train_conv_forward(
+    threads: int,
+    sizes: Sequence[int],
+    cu_seqlens: Sequence[int],
+    x_row: int,
+    inputs: Sequence[int],
+    y: int,
+) -> None: ...
+def train_conv_backward(
+    threads: int,
+    sizes: Sequence[int],
+    cu_seqlens: Sequence[int],
+    x_row: int,
+    inputs: Sequence[int],
+    dy: int,
+    outputs: Sequence[int],
+) -> None: ...
+def train_norm_forward(
+    threads: int,
+    sizes: Sequence[int],
+    rows: Sequence[int],
+    inputs: Sequence[int],
+    eps: float,
+    outputs: Sequence[int],
+) -> None: ...
+def train_norm_backward(
+    threads: int,
+    sizes: Sequence[int],
+    rows: Sequence[int],
+    inputs: Sequence[int],
+    eps: float,
+    given: Sequence[int],
+    outputs: Sequence[int],
+) -> None: ...
+def train_swiglu_forward(
+    threads: int,
+    sizes: Sequence[int],
+    rows: Sequence[int],
+    inputs: Sequence[int],
+    y: int,
+) -> None: ...
+def train_swiglu_backward(
+    threads: int,
+    sizes: Sequence[int],
+    rows: Sequence[int],
+    inputs: Sequence[int],
+    dy: int,
+    outputs: Sequence[int],
+) -> None: ...
+def train_rope(
+    threads: int,
+    sizes: Sequence[int],
+    x_row: int,
+    inputs: Sequence[int],
+    reverse: bool,
+    y: int,
+) -> None: ...
+def train_cross_entropy_forward(
+    threads: int,
+    sizes: Sequence[int],
+    logits: int,
+    targets: int,
+    scale: float,
+    outputs: Sequence[int],
+) -> None: ...
+def train_cross_entropy_backward(
+    threads: int,
+    sizes: Sequence[int],
+    logits: int,
+    targets: int,
+    scale: float,
+    given: Sequence[int],
+) -> None: ...

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from falcon_h1r import _rust
 from falcon_h1r.ops import cpu_train, reference
 
 LENGTHS = [[1, 2, 3, 65, 31], [129], [63, 64, 1, 32, 33], [0, 5, 0, 100]]
@@ -23,7 +22,8 @@ def cumulative(lens: Sequence[int]) -> Tensor:
 
 def error(got: Tensor, want: Tensor) -> float:
     """Root mean square of the difference over that of `want`."""
-    return float((got.detach().double() - want.detach()).norm() / want.detach().norm().clamp_min(1e-30))
+    got, want = got.detach().double(), want.detach()
+    return float((got - want).norm() / want.norm().clamp_min(1e-30))
 
 
 def compare(

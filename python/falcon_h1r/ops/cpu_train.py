@@ -6,6 +6,7 @@ Each function takes what its namesake there takes; `is_served` says whether it m
 What the kernels do not serve (W outside 2 to 4, a norm before its gate) goes to torch.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,22 +16,19 @@ from torch.autograd.function import once_differentiable
 from falcon_h1r import _rust
 from falcon_h1r.ops import chunked, reference
 
-
 _IGNORED = -100
 """The target of a row without a loss, as in torch."""
 
 
 def is_served(*tensors: Tensor | None) -> bool:
     """Return whether the kernels serve these inputs: all float32 and on the CPU."""
-    return all(
-        t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors
-    )
+    return all(t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors)
 
 
 def _bounds(cu_seqlens: Tensor, total: int) -> list[int]:
     """Return cu_seqlens as integers, checked against the number of rows."""
     bounds: list[int] = cu_seqlens.tolist()
-    ordered = all(a <= b for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+    ordered = all(a <= b for a, b in pairwise(bounds))
     if len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != total or not ordered:
         raise ValueError(f"cu_seqlens must rise from 0 to {total}, the number of packed tokens")
     return bounds
@@ -233,7 +231,8 @@ class _Conv(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, flipped, bias, past = ctx.saved_tensors
         dy = dy.contiguous()
-        dx, dweight, dbias = torch.empty(x.shape), torch.empty(flipped.shape), torch.empty(x.shape[1])
+        dx, dweight = torch.empty(x.shape), torch.empty(flipped.shape)
+        dbias = torch.empty(x.shape[1])
         dpast = None if past is None else torch.empty(past.shape)
         _rust.train_conv_backward(
             torch.get_num_threads(),
@@ -278,7 +277,7 @@ def _last_inputs(x: Tensor, bounds: list[int], keep: int, past: Tensor | None) -
     """Return each sequence's last `keep` inputs [S, C, keep], reaching into `past` or zeros."""
     ends = torch.tensor(bounds[1:])
     rows = ends[:, None] - keep + torch.arange(keep)  # [S, keep]
-    short = [s for s, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)) if b - a < keep]
+    short = [s for s, (a, b) in enumerate(pairwise(bounds)) if b - a < keep]
     final = x[rows.clamp_min(0)].transpose(1, 2)
     for s in short:
         length = bounds[s + 1] - bounds[s]
