@@ -1,7 +1,7 @@
 """Engine: the step loop. Plans go down, tokens come up; it knows nothing of thinking."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from falcon_h1r.engine.params import Limits, SamplingParams, check_request
 from falcon_h1r.engine.runner import Runner
 from falcon_h1r.engine.sampler import RequestSampling, Sampler
 from falcon_h1r.engine.traces import TextTokenizer, TraceBook
-from falcon_h1r.errors import ConfigError
+from falcon_h1r.errors import ConfigError, RequestError
 from falcon_h1r.model.cache import HybridCache
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.ops import ConfidenceMeasure, SampleOutput
@@ -145,8 +145,8 @@ class Engine:
         with self._given_back_on_failure(plan):
             logits = self.runner.run(plan)
             sample, ends = self.sampler.sample(logits, plan)
-        flags, said = self.traces.advance(plan, sample, ends)
-        events = self.scheduler.commit(plan.id, *_columns(sample), flags)
+            flags, said = self.traces.advance(plan, sample, ends)
+            events = self.scheduler.commit(plan.id, *_columns(sample), flags)
         return [*pending, *said, *map(self._event, events)]
 
     @contextmanager
@@ -155,7 +155,8 @@ class Engine:
         try:
             yield
         except BaseException:
-            self.scheduler.discard(plan.id)
+            with suppress(RequestError):  # Ctrl-C may come just after the commit
+                self.scheduler.discard(plan.id)
             raise
 
     def _event(self, event: Event) -> EngineEvent:
