@@ -83,7 +83,9 @@ def test_penalties_follow_their_formula(run: Run, model: FalconH1ForCausalLM) ->
     with torch.no_grad():
         for _ in range(15):
             line = model(torch.tensor([tokens]))[0, -1]
-            counts = torch.bincount(torch.tensor(tokens[len(PROMPT) :], dtype=torch.long), minlength=96)
+            counts = torch.bincount(
+                torch.tensor(tokens[len(PROMPT) :], dtype=torch.long), minlength=96
+            )
             for token in set(tokens):
                 line[token] = line[token] / 1.3 if line[token] > 0 else line[token] * 1.3
             line -= 0.4 * counts + 0.7 * (counts > 0)
