@@ -1,0 +1,142 @@
+"""Packing places every document once, whole, and never learns what it should not."""
+
+from itertools import count, pairwise
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from falcon_h1r.model.config import FalconH1Config
+from falcon_h1r.model.model import FalconH1ForCausalLM
+from falcon_h1r.train.encoder import load_encoder
+from falcon_h1r.train.packing import Document, PackedRows, pack_rows
+from falcon_h1r.train.stream import DocumentStream
+from falcon_h1r.train.tasks import FAMILIES, is_held_out
+
+
+def random_documents(seed: int, longest: int):  # type: ignore[no-untyped-def]
+    rng = Random(seed)
+    for ordinal in count():
+        length = rng.randint(2, longest)
+        ids = tuple(rng.randint(1, 30) for _ in range(length))
+        yield Document(ordinal, ids, rng.randint(1, length - 1))
+
+
+def placed(rows: PackedRows) -> list[tuple[int, ...]]:
+    bounds = rows.cu_seqlens.tolist()
+    parts = [tuple(rows.input_ids[a:b].tolist()) for a, b in pairwise(bounds)]
+    return [p for p in parts if any(p)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), num_rows=st.integers(1, 4), longest=st.integers(4, 64))
+def test_documents_are_whole_placed_once_and_masked(seed: int, num_rows: int, longest: int) -> None:
+    by_ids = {}
+    stream = random_documents(seed, longest)
+    seen: list[int] = []
+    pool: list[Document] = []
+    drawn = []
+
+    def watched():  # type: ignore[no-untyped-def]
+        for document in stream:
+            drawn.append(document.ordinal)
+            by_ids[document.ordinal] = document
+            yield document
+
+    for _ in range(3):
+        before = {d.ordinal for d in pool}
+        rows = pack_rows(watched(), pool, num_rows, 64)
+        now = (before | set(drawn)) - {d.ordinal for d in pool} - set(seen)
+        expected = sorted(by_ids[o].token_ids for o in now)
+        assert sorted(placed(rows)) == expected
+        assert rows.num_documents == len(now)
+        seen += now
+        assert rows.cu_seqlens[0] == 0
+        assert rows.cu_seqlens[-1] == rows.input_ids.size == num_rows * 64
+        assert set(range(0, num_rows * 64 + 1, 64)) <= set(rows.cu_seqlens.tolist())
+        learnt = sum(len(by_ids[o].token_ids) - by_ids[o].prompt_length for o in now)
+        assert rows.loss_mask.sum() == learnt
+        wanted = rows.loss_mask.nonzero()[0]
+        assert (rows.targets[wanted] == rows.input_ids[wanted + 1]).all()
+        inside = np.searchsorted(rows.cu_seqlens, [wanted, wanted + 1], side="right")
+        assert (inside[0] == inside[1]).all()
+        assert rows.num_tokens == sum(len(by_ids[o].token_ids) for o in now)
+
+
+def test_rows_are_nearly_full_of_real_documents(vocabulary: Path) -> None:
+    stream = DocumentStream(
+        load_encoder(vocabulary), families=dict.fromkeys(FAMILIES, 1.0), levels={2: 1.0}, seed=1,
+        max_length=384,
+    )  # fmt: skip
+    documents, pool = stream.documents(0), []  # type: ignore[var-annotated]
+    fills = [pack_rows(documents, pool, 11, 384).fill for _ in range(5)]
+    assert np.mean(fills) >= 0.95
+
+
+def test_the_stream_draws_the_same_document_from_its_number_and_never_a_held_out_one(
+    vocabulary: Path,
+) -> None:
+    class Spy:
+        """Counts held-out problems among the drawn ones."""
+
+        def __init__(self) -> None:
+            self.encoder = load_encoder(vocabulary)
+
+        def encode(self, text: str) -> list[int]:
+            return self.encoder.encode(text)
+
+    stream = DocumentStream(
+        Spy(), families=dict.fromkeys(FAMILIES, 1.0), levels={1: 1.0, 2: 1.0}, seed=9,
+        max_length=384,
+    )  # fmt: skip
+    first = [stream.document(i) for i in range(30)]
+    assert first[7:12] == [next(d) for d in [stream.documents(7)] for _ in range(5)]
+    assert not any(is_held_out(stream._problem(Random(i))) for i in range(1500))
+
+
+def tiny_model() -> FalconH1ForCausalLM:
+    config = FalconH1Config(
+        vocab_size=31, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=4, mamba_d_ssm=16, mamba_n_heads=4,
+        mamba_n_groups=2, mamba_d_state=4, tie_word_embeddings=True, key_multiplier=0.5,
+        initializer_range=0.3,
+    )  # fmt: skip
+    model = FalconH1ForCausalLM(config).double()
+    model.reset_parameters(1)
+    return model
+
+
+def test_packed_loss_and_gradients_equal_one_document_at_a_time() -> None:
+    model = tiny_model()
+    pool: list[Document] = []
+    documents = {}
+
+    def watched():  # type: ignore[no-untyped-def]
+        for document in random_documents(4, 50):
+            documents[document.token_ids] = document
+            yield document
+
+    rows = pack_rows(watched(), pool, 3, 96)
+    wanted = torch.from_numpy(rows.loss_mask.nonzero()[0])
+    targets = torch.from_numpy(rows.targets)[wanted]
+    hidden = model.hidden_packed(
+        torch.from_numpy(rows.input_ids), torch.from_numpy(rows.cu_seqlens)
+    )
+    packed = model.token_losses(hidden[wanted], targets).sum()
+    packed.backward()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    total = torch.zeros((), dtype=torch.float64)
+    for ids in placed(rows):
+        learnt = documents[ids].prompt_length
+        logits = model(torch.tensor([ids]))[0, learnt - 1 : -1]
+        answer = torch.tensor(ids[learnt:])
+        total = total + torch.nn.functional.cross_entropy(logits, answer, reduction="sum")
+    total.backward()
+    torch.testing.assert_close(packed, total, rtol=1e-10, atol=1e-10)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-8, atol=1e-10)

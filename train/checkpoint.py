@@ -1,0 +1,123 @@
+"""Checkpoints that are whole or absent.
+
+Sibling temporary folder, fsync of each file, a manifest with sizes and SHA-256, fsync of the
+folder, rename, fsync of the parent, then LATEST by rename. A reader trusts only a folder whose
+manifest verifies, says what it skipped, and falls back to the one before.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from falcon_h1r.errors import TrainingError
+
+MANIFEST = "manifest.json"
+LATEST = "LATEST"
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write files into a temporary folder and make it `target`, whole or not at all."""
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        fill(temporary)
+        files = sorted(p for p in temporary.iterdir() if p.is_file())
+        manifest = {p.name: {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in files}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        for path in (*files, temporary / MANIFEST, temporary):
+            _fsync(path)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise TrainingError(f"could not save {target}: {error}; what was there is kept") from error
+    _fsync(target.parent)
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    tensors: dict[str, dict[str, Tensor]],
+    state: dict[str, Any],
+    keep: int = 3,
+) -> Path:
+    """Write checkpoint `step` below `folder`: one safetensors file a key of `tensors`, state.json.
+
+    The `keep` newest stay. Raises TrainingError when the disk refuses.
+    """
+
+    def fill(temporary: Path) -> None:
+        for name, group in tensors.items():
+            contiguous = {key: value.detach().contiguous() for key, value in group.items()}
+            save_file(contiguous, temporary / f"{name}.safetensors")
+        (temporary / "state.json").write_text(json.dumps(state) + "\n")
+
+    target = folder / f"step-{step:08d}"
+    write_folder(target, fill)
+    pointer = folder / f".{LATEST}.partial"
+    pointer.write_text(target.name + "\n")
+    _fsync(pointer)
+    pointer.rename(folder / LATEST)
+    _fsync(folder)
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def verify_folder(folder: Path) -> str | None:
+    """None when the manifest holds; otherwise what is wrong, in a few words."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        for name, entry in manifest.items():
+            path = folder / name
+            if path.stat().st_size != entry["bytes"]:
+                return f"{name} has another size than the manifest says"
+            if _digest(path) != entry["sha256"]:
+                return f"{name} has another SHA-256 than the manifest says"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"unreadable ({error})"
+    return None
+
+
+def latest_checkpoint(folder: Path, report: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that verifies; what was skipped goes to `report`."""
+    candidates = sorted(folder.glob("step-*"), reverse=True)
+    for candidate in candidates:
+        wrong = verify_folder(candidate)
+        if wrong is None:
+            return candidate
+        report(f"skipped checkpoint {candidate.name}: {wrong}")
+    if candidates:
+        raise TrainingError(
+            f"no checkpoint in {folder} is whole; start over with --fresh or restore one"
+        )
+    return None
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Read what `save_checkpoint` wrote: (tensors by file, state)."""
+    tensors = {p.stem: load_file(p) for p in sorted(path.glob("*.safetensors"))}
+    state: dict[str, Any] = json.loads((path / "state.json").read_text())
+    return tensors, state

@@ -1,0 +1,59 @@
+"""Copying and recall: teaches looking up what stands in the context (induction)."""
+
+import re
+from random import Random
+
+from falcon_h1r.train.tasks.base import Problem
+from falcon_h1r.train.tasks.names import draw_names
+from falcon_h1r.train.tasks.words import WORDS
+
+
+def _items(rng: Random, count: int) -> list[str]:
+    kind = rng.random()
+    if kind < 0.35:
+        return draw_names(rng, count)
+    if kind < 0.7:
+        return rng.sample(WORDS, count)
+    return [str(rng.randint(0, 10 ** rng.randint(1, 4))) for _ in range(count)]
+
+
+def generate(rng: Random, level: int) -> Problem:
+    """Repeat a list, reverse the digits of numbers, or recall what belongs to whom."""
+    count = rng.randint(2, 4 + 2 * level)
+    kind = rng.random()
+    if kind < 0.4:
+        items = _items(rng, count)
+        problem, thought = f"Repeat: {' '.join(items)}", f"{count}"
+        answer = " ".join(items)
+    elif kind < 0.6:
+        numbers = [str(rng.randint(0, 10 ** rng.randint(1, 5))) for _ in range(min(count, 5))]
+        problem = f"Reverse the digits: {' '.join(numbers)}"
+        thought = " ".join(n[::-1] for n in numbers)
+        answer = " ".join(numbers)  # turned back again: both directions are practised
+        problem += " and turn them back."
+    else:
+        names = draw_names(rng, count)
+        things = rng.sample(WORDS, count)
+        sentences = [f"{n} has {t}." for n, t in zip(names, things, strict=True)]
+        asked = [rng.randrange(count) for _ in range(min(count, 3))]
+        who = ", ".join(names[i] for i in asked)
+        problem = f"{' '.join(sentences)} Say what these have: {who}."
+        thought = "\n".join(f"- {names[i]} {things[i]}" for i in asked)
+        answer = " ".join(things[i] for i in asked)
+    return Problem(
+        problem=problem, thought=thought, answer=answer, family="copying", level=level, keys=()
+    )
+
+
+def verify(problem: Problem) -> bool:
+    """Look the answer up in the text."""
+    text = problem.problem
+    if text.startswith("Repeat: "):
+        return problem.answer == text.removeprefix("Repeat: ")
+    if text.startswith("Reverse"):
+        numbers = re.findall(r"\d+", text)
+        back = [n[::-1] for n in numbers]
+        return problem.answer.split() == numbers and problem.thought.split() == back
+    owned = dict(re.findall(r"(\w+) has (\w+)\.", text))
+    asked = text.rsplit(": ", 1)[1].removesuffix(".").split(", ")
+    return problem.answer == " ".join(owned[name] for name in asked)

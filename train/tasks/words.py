@@ -1,0 +1,50 @@
+"""Common English and school-mathematics words: material for copying and for the vocabulary."""
+
+_TEXT = """
+able about above accept across action add after again against age ago agree air all allow almost
+alone along already also although always among amount angle animal another any apple area argue
+arm army around arrive art ask assume away baby back bad ball bank base basket be bear beautiful
+because become bed been before begin behind being believe below best better between big bird black
+blood blue boat body book both bottle bottom box boy branch bread break bridge bright bring
+brother brown build burn bus business buy cake call camera can car card care carry case cat catch
+cause center chair chance change check cheese child choose circle city claim class clean clear
+clock close cloth cloud coat coin cold color come common compare complete condition consider
+contain continue control cook copy corn corner correct cost could count country course cover cross
+cup cut dance dark data day deal deep define degree depend describe desk detail different
+difference digit direct distance divide do doctor does dog dollar done door double down draw dream
+dress drink drive drop dry during each ear early earth east easy eat edge egg eight either element
+else empty end enough enter entire equal equation even evening event ever every exact example
+except expect explain express eye face fact factor fall false family far farm fast father fear
+feel few field fill final find fine finger finish fire first fish five floor flower fly follow
+food foot for force forest form forward four fraction free fresh friend from front fruit full
+function game garden gate general get gift girl give glass go goal gold good grass gray great
+green ground group grow had half hand happen happy hard has hat have he head hear heart heavy
+height help her here high hill him his hold hole home hope horse hour house how hundred idea if
+imagine important in inch increase inside instead integer into iron is island it join just keep
+key kind king kitchen know lamp land large last late laugh law lay lead leaf learn least leave
+left leg length less let letter level life light like line list listen little live long look lose
+lot love low machine made main make man many map mark market match mathematics matter may mean
+measure meet member middle might mile milk mind minute mirror model moment money month moon more
+morning most mother mountain move much multiply must name near need negative never new next night
+nine no north not note nothing notice now number object ocean odd of off often old on once one
+only open or orange order other our out over own page paint pair paper parallel part pass path pay
+pencil people percent perhaps person picture piece place plan plane plant plate play point poor
+positive possible power prime probability problem product proof proper prove pull purple push put
+quarter question quick quite radius rain reach read ready real reason rectangle red remain
+remember remove repeat rest result return rich ride right ring river road rock room root round row
+rule run safe said sail salt same sand save say scale school science sea second see seem sell send
+sentence sequence set seven several shape share she ship shoe shop short should show side sign
+silver simple since sing sister sit six size sky sleep slow small smile snow so soft soil solution
+solve some son song soon sort sound south space speak special speed spend spring square stand star
+start state station stay step still stone stop store story street string strong student study
+subtract such sugar sum summer sun suppose sure surface sweet swim system table take talk tall
+teach tell ten test than that the their them then theorem there therefore these they thick thin
+thing think third this those though thousand three through thus time to today together too top
+total touch toward town train travel tree triangle true truth try turn twelve twenty two type
+under unit until up us use usual value variable very view village visit voice volume wait walk
+wall want warm was wash watch water wave way we wear weather week weight well went were west what
+wheel when where whether which while white who whole whose why wide wild will wind window winter
+wish with without woman wonder wood word work world would write wrong yard year yellow yes yet you
+young your zero
+"""
+WORDS = _TEXT.split()

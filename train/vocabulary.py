@@ -1,0 +1,96 @@
+# ruff: noqa: RUF001 (the ambiguous characters are the point)
+"""Builds the reference model's vocabulary: byte-level BPE with single digits and symbols.
+
+Needs the `train` extra (Hugging Face's `tokenizers`); the result is an ordinary tokenizer.json.
+"""
+
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from falcon_h1r.train.tasks import FAMILIES
+from falcon_h1r.train.tasks.names import NAMES, made_up_name
+from falcon_h1r.train.tasks.words import WORDS
+
+SPECIAL_TOKENS = (
+    "<|pad|>", "<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>",
+    "<think>", "</think>",
+)  # fmt: skip
+PAD, BOS, EOS, IM_START, IM_END, THINK, END_THINK = range(7)
+
+PATTERN = r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+"
+"""Digits and punctuation stand alone, so that arithmetic is aligned whatever surrounds it."""
+
+SYMBOLS = (
+    "¬∧∨⊕→↔⇒⇔∀∃∄⊢⊨⊤⊥∴∵≡≢≠≈≤≥≪≫±∓×÷·∘∙√∛∞∝∑∏∫∬∮∂∇∆∈∉∋⊂⊃⊆⊇⊄∪∩∖∅ℕℤℚℝℂℙαβγδεζηθικλμνξπρστυφχψω"
+    "ΓΔΘΛΞΠΣΦΨΩ²³¹⁰⁴⁵⁶⁷⁸⁹⁺⁻ⁿ₀₁₂₃₄₅₆₇₈₉°′″…‖∥⊥∠⟨⟩⌊⌋⌈⌉←↑↓↦⟶∗⋅⊗⊙½⅓¼¾♯†‡§¶–—‘’“”•€£"
+)
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- set content = message['content'] -%}"
+    "{%- if message['role'] == 'assistant' and '</think>' in content -%}"
+    "{%- set content = content.split('</think>')[-1].lstrip('\\n') -%}"
+    "{%- endif -%}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + content + '<|im_end|>\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n<think>\\n' -}}{%- endif -%}"
+)
+
+
+def corpus(seed: int) -> list[str]:
+    """Text the merges are learnt from: generated problems, names, words and symbols."""
+    texts: list[str] = []
+    for name, family in FAMILIES.items():
+        for i in range(600):
+            problem = family.generate(Random(f"vocabulary {seed} {name} {i}"), 1 + i % 3)
+            texts.append(f"{problem.problem}\n{problem.response}")
+    rng = Random(f"vocabulary {seed} names")
+    for word in (*WORDS, *(w.capitalize() for w in WORDS)):
+        texts.append(f" {word}" * (60 if word.islower() else 10))
+    for name in NAMES:
+        texts.append(f" {name}" * 60)
+    for role in ("user", "assistant", "system"):
+        texts.append(f"{role}\n" * 1000)
+    texts += [" " + made_up_name(rng) for _ in range(6000)]
+    texts += [" " + rng.choice(WORDS) + rng.choice(("s", "ed", "ing", "ly", "er", "'s"))
+              for _ in range(1500)]  # fmt: skip
+    for symbol in SYMBOLS:
+        texts.append(f"{symbol}\n" * 500 + f"x {symbol}" * 150)
+    return texts
+
+
+def build_vocabulary(folder: Path, size: int, seed: int = 0) -> int:
+    """Write tokenizer.json and tokenizer_config.json to `folder`; return the number of tokens."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        show_progress=False,
+        special_tokens=[AddedToken(t, special=True) for t in SPECIAL_TOKENS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    tokenizer.train_from_iterator(corpus(seed), trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": 1024,
+        "add_bos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "pad_token": SPECIAL_TOKENS[PAD],
+        "bos_token": SPECIAL_TOKENS[BOS],
+        "eos_token": SPECIAL_TOKENS[IM_END],
+        "chat_template": CHAT_TEMPLATE,
+    }
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    return int(tokenizer.get_vocab_size())
