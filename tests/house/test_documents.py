@@ -61,3 +61,22 @@ def test_python_blocks_parse(root: Path, tracked: list[str]) -> None:
     for text in documents(root, tracked).values():
         for block in blocks(text, "python"):
             ast.parse(block)
+
+
+def test_the_architecture_names_what_exists(root: Path) -> None:
+    """`path:name` is a definition in that file; a bare `name` beside it is one in the last file."""
+    text = (root / "docs/architecture.md").read_text().partition("## The life of a prompt")[2]
+    text = text.partition("## Decisions")[0]
+    homes = (root, root / "python/falcon_h1r")
+    missing, source = [], ""
+    for path, name, bare in re.findall(r"`([\w/]+\.(?:py|rs))(?::(\w+))?`|`(_?[a-z_]+)`", text):
+        if path:
+            found = [home / path for home in homes if (home / path).is_file()]
+            source = found[0].read_text() if found else ""
+            if not found:
+                missing.append(path)
+        wanted = name or bare
+        is_code = bool(name) or "_" in bare
+        if wanted and is_code and not re.search(rf"(?:def|class|fn|struct) {wanted}\b", source):
+            missing.append(f"{path or 'there'}:{wanted}")
+    assert missing == []
