@@ -87,7 +87,7 @@ wheel: setup ## build wheel and sdist into dist
 
 .PHONY: reference-model
 reference-model: setup ## train the model in the wheel anew; the same command resumes
-	$(BIN)/falcon-h1r train sft --recipe reference --output runs/reference
+	$(BIN)/falcon-h1r train sft --recipe reference_sft --output runs/reference
 
 .PHONY: clean
 clean: ## remove everything that the commands above made, but not runs

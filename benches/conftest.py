@@ -113,7 +113,11 @@ def two_threads() -> Iterator[None]:
     """Both sides of a comparison use two threads."""
     import torch
 
-    before = torch.get_num_threads()
+    from falcon_h1r import _rust
+
+    before = torch.get_num_threads(), _rust.num_threads()
     torch.set_num_threads(2)
+    _rust.set_num_threads(2)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(before[0])
+    _rust.set_num_threads(before[1])

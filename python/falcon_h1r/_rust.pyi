@@ -10,6 +10,60 @@ __version__: str
 
 # --- tokenizer ---
 
+class Tokenizer:
+    """Byte-level BPE of a `tokenizer.json`; `falcon_h1r.Tokenizer` adds what a folder says."""
+
+    def __new__(cls, json: str, *_args: object, **_kwargs: object) -> Self: ...
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id: the rows an embedding needs."""
+    def to_json(self) -> str:
+        """Return the text of the `tokenizer.json`."""
+    def token_to_id(self, token: str) -> int | None:
+        """Return the id of a token as the file writes it; None when there is none."""
+    def id_to_token(self, token_id: int) -> str | None:
+        """Return the token as the file writes it; None when there is none."""
+    def special_tokens(self) -> list[tuple[str, int]]:
+        """Return content and id of every special token, in order of id."""
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """Return the ids of a text."""
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        add_special_tokens: bool = False,
+        num_threads: int | None = None,
+    ) -> list[list[int]]:
+        """Return the ids of every text, on up to num_threads threads (None: all cores)."""
+    def encode_ragged(
+        self, texts: Sequence[str], num_threads: int | None = None
+    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Return all ids [total] and the offsets [n + 1] between which each text's lie."""
+    def encode_segments(self, segments: Sequence[tuple[str, bool]]) -> list[int]:
+        """Return the ids of all texts joined; only texts marked True hold special tokens."""
+    def decode(
+        self,
+        ids: Sequence[int] | NDArray[np.uint32] | NDArray[np.int64],
+        skip_special_tokens: bool = True,
+    ) -> str:
+        """Return the text of ids; wrong UTF-8 as U+FFFD. TokenizerError for an unknown id."""
+    def decode_batch(
+        self,
+        batch: Sequence[Sequence[int] | NDArray[np.uint32] | NDArray[np.int64]],
+        skip_special_tokens: bool = True,
+    ) -> list[str]:
+        """Return the text of every list of ids."""
+    def decode_stream(self, skip_special_tokens: bool = True) -> DecodeStream:
+        """Return a decoder that takes ids one by one."""
+
+@final
+class DecodeStream:
+    """Decodes ids as they come; the pieces joined are what `decode` gives for all ids."""
+
+    def push(self, token_id: int) -> str:
+        """Return the text that this id completes, '' while a character is incomplete."""
+    def flush(self) -> str:
+        """Return the rest: U+FFFD for a character that never became complete."""
+
 # --- scheduler ---
 # T tokens of a plan, S sequences, M blocks of the longest table, R sampled rows.
 

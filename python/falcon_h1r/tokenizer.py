@@ -1,0 +1,197 @@
+"""Tokenizer: byte-level BPE with the ids of Hugging Face `tokenizers`, plus chat templates.
+
+The work is done in Rust (`rust/tokenizer`); this file finds files and adds what a model folder
+says beside its `tokenizer.json`. It imports no torch.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from falcon_h1r import _rust
+from falcon_h1r.errors import TokenizerError
+
+__all__ = ["Tokenizer", "resolve_model_folder"]
+
+_CONFIG_FILES = ("tokenizer_config.json", "generation_config.json", "config.json")
+_TOKENIZER_FILES = ("tokenizer.json", *_CONFIG_FILES, "chat_template.*")
+
+
+class Tokenizer(_rust.Tokenizer):
+    """A tokenizer that never changes; threads share it freely, and it pickles.
+
+    Build one with `from_pretrained` or `from_file`. `encode` gives the ids that Hugging Face
+    `tokenizers` gives for the same file (Unicode 16). Lone surrogates are read as U+FFFD.
+    """
+
+    chat_template: str | None
+    """The Jinja template of the model folder, if it has one."""
+    bos_token_id: int | None
+    """Id of the token that begins a text, where the model folder names one."""
+    eos_token_ids: tuple[int, ...]
+    """Ids that end a text or a turn, as the model folder names them; often several."""
+    pad_token_id: int | None
+    """Id of the padding token, where the model folder names one."""
+
+    def __init__(
+        self,
+        json: str,
+        *,
+        chat_template: str | None = None,
+        bos_token_id: int | None = None,
+        eos_token_ids: Sequence[int] = (),
+        pad_token_id: int | None = None,
+    ) -> None:
+        """Load from the text of a `tokenizer.json`.
+
+        Raises `TokenizerError` when the text is broken or names a part that is not supported.
+        """
+        self.chat_template = chat_template
+        self.bos_token_id = bos_token_id
+        self.eos_token_ids = tuple(eos_token_ids)
+        self.pad_token_id = pad_token_id
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The first of `eos_token_ids`: the tokenizer's own, where it names one."""
+        return self.eos_token_ids[0] if self.eos_token_ids else None
+
+    @staticmethod
+    def is_in(folder: str | Path) -> bool:
+        """Whether a model folder has a tokenizer."""
+        return (Path(folder) / "tokenizer.json").is_file()
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "Tokenizer":
+        """Load a `tokenizer.json`. Raises `TokenizerError` naming the file."""
+        return cls(_read(Path(path)))
+
+    @classmethod
+    def from_pretrained(cls, folder_or_repo_id: str | Path) -> "Tokenizer":
+        """Load from a model folder, or from the Hugging Face hub by its id ("owner/name").
+
+        The hub needs the extra "hub". Raises `TokenizerError` when there is no such folder, no
+        `tokenizer.json` in it, or one that cannot be used.
+        """
+        folder = resolve_model_folder(folder_or_repo_id, _TOKENIZER_FILES)
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise TokenizerError(f"no tokenizer.json in {folder}: give a folder that has one")
+        text = _read(path)
+        configs = [_read_json(folder / name) for name in _CONFIG_FILES]
+        try:
+            tokenizer = cls(text, chat_template=_chat_template(folder, configs[0]))
+        except TokenizerError as error:
+            raise TokenizerError(f"{path}: {error}") from None
+        tokenizer.bos_token_id = next(iter(_special_ids(tokenizer, "bos", configs)), None)
+        tokenizer.eos_token_ids = tuple(_special_ids(tokenizer, "eos", configs))
+        tokenizer.pad_token_id = next(iter(_special_ids(tokenizer, "pad", configs)), None)
+        return tokenizer
+
+    def save(self, path: str | Path) -> None:
+        """Write a `tokenizer.json` that Hugging Face `tokenizers` loads with the same ids."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(vocab_size={self.vocab_size})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.to_json(), self._state())
+
+    def _state(self) -> dict[str, Any]:
+        """What the constructor takes beside the text of the file."""
+        return {
+            "chat_template": self.chat_template,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_ids": self.eos_token_ids,
+            "pad_token_id": self.pad_token_id,
+        }
+
+
+def _rebuild(text: str, state: dict[str, Any]) -> Tokenizer:
+    return Tokenizer(text, **state)
+
+
+def resolve_model_folder(
+    folder_or_repo_id: str | Path, patterns: Sequence[str] | None = None
+) -> Path:
+    """Return the folder itself, or the local copy of a repository of the Hugging Face hub.
+
+    `patterns` limits what is fetched; None: weights, configs and tokenizer. Raises
+    `TokenizerError` when there is no such folder and the hub cannot help.
+    """
+    name = str(folder_or_repo_id)
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise TokenizerError(f"no such folder: {name!r}: give a model folder or a hub id")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise TokenizerError(
+            f"no such folder: {name!r}: if it is a hub id, run pip install 'falcon-h1r[hub]'"
+        ) from None
+    try:
+        wanted = list(patterns or ("*.safetensors", "*.json", "chat_template.*"))
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except Exception as error:
+        # The hub client raises a dozen classes of its own and of its HTTP library.
+        reason = " ".join(str(error).split())[:300]
+        raise TokenizerError(f"no such folder: {name!r}, and the hub says: {reason}") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenizerError(f"cannot read {path}: {error}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a file, or an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(_read(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise TokenizerError(f"broken JSON in {path}: {error}") from None
+    if not isinstance(value, dict):
+        raise TokenizerError(f"{path} is not a JSON object: replace the file")
+    return value
+
+
+def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
+    """`chat_template.jinja`, else `chat_template.json`, else what `tokenizer_config.json` says."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return _read(path)
+    template = _read_json(folder / "chat_template.json").get("chat_template")
+    if template is None:
+        template = config.get("chat_template")
+    if isinstance(template, Sequence) and not isinstance(template, str):
+        # A list of named templates: the one named "default".
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _special_ids(tokenizer: Tokenizer, name: str, configs: Sequence[dict[str, Any]]) -> list[int]:
+    """Ids of the bos, eos or pad token by every file that names one, each id once."""
+    found: list[int] = []
+    token = configs[0].get(f"{name}_token")
+    if isinstance(token, dict):
+        token = token.get("content")
+    if isinstance(token, str):
+        token_id = tokenizer.token_to_id(token)
+        found += [] if token_id is None else [token_id]
+    for config in configs[1:]:
+        ids = config.get(f"{name}_token_id")
+        for token_id in ids if isinstance(ids, list) else [ids]:
+            if isinstance(token_id, int) and token_id not in found:
+                found.append(token_id)
+    return found
