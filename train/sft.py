@@ -264,8 +264,13 @@ def run_sft(
     run = SftRun(resolved, output, report)
     if run.resume():
         report(f"resumed at step {run.step}")
-    with stop_on_interrupt(report) as stop:
-        run.train(stop)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(resolved.matmul_precision)
+    try:
+        with stop_on_interrupt(report) as stop:
+            run.train(stop)
+    finally:
+        torch.set_float32_matmul_precision(precision)
     if run.step < resolved.optimizer.steps:
         return None
     run.export(output / "final")
