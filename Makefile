@@ -88,6 +88,7 @@ wheel: setup ## build wheel and sdist into dist
 .PHONY: reference-model
 reference-model: setup ## train the model in the wheel anew; the same command resumes
 	$(BIN)/falcon-h1r train sft --recipe reference_sft --output runs/reference
+	cp runs/reference/final/{config,generation_config,thinking,tokenizer,tokenizer_config}.json runs/reference/final/model.safetensors python/falcon_h1r/reference_model/
 
 .PHONY: clean
 clean: ## remove everything that the commands above made, but not runs

@@ -102,6 +102,8 @@ class SftRecipe:
     """Steps between measurements on held-out problems; 0 is never."""
     evaluate_count: int = 24
     """Held-out problems a family."""
+    calibrate: bool = False
+    """At the end choose confidence and window on sampled traces and write `thinking.json`."""
 
     def __post_init__(self) -> None:
         known = {f.name for f in fields(FalconH1Config)}

@@ -23,10 +23,11 @@ from torch import Tensor
 from falcon_h1r.errors import TrainingError
 from falcon_h1r.model.config import FalconH1Config
 from falcon_h1r.model.model import FalconH1ForCausalLM
+from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train import checkpoint
+from falcon_h1r.train.calibrate import calibrate
 from falcon_h1r.train.chain_accuracy import chain_accuracy
 from falcon_h1r.train.config import SftRecipe, load_recipe, recipe_text
-from falcon_h1r.train.encoder import load_encoder
 from falcon_h1r.train.optimizer import MuonAdamW
 from falcon_h1r.train.packing import PackedRows, pack_rows
 from falcon_h1r.train.stream import DocumentStream
@@ -59,7 +60,7 @@ class SftRun:
         folder = output / VOCABULARY
         if not (folder / "tokenizer.json").exists():
             build_vocabulary(folder, recipe.data.vocabulary_size, recipe.seed)
-        self.encoder = load_encoder(folder)
+        self.encoder = Tokenizer.from_file(folder / "tokenizer.json")
         config = model_config(recipe, self.encoder.vocab_size)
         self.model = FalconH1ForCausalLM(config)
         self.model.reset_parameters(recipe.seed)
@@ -273,5 +274,10 @@ def run_sft(
         torch.set_float32_matmul_precision(precision)
     if run.step < resolved.optimizer.steps:
         return None
-    run.export(output / "final")
-    return output / "final"
+    final = output / "final"
+    run.export(final)
+    if resolved.calibrate:
+        chosen = calibrate(final)
+        (output / "calibration.json").write_text(json.dumps(chosen, indent=1) + "\n")
+        report(f"thinking.json: {chosen['thinking']}")
+    return final

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from falcon_h1r import Tokenizer
 from falcon_h1r.model.config import FalconH1Config
 from falcon_h1r.model.model import FalconH1ForCausalLM
-from falcon_h1r.train.encoder import load_encoder
 from falcon_h1r.train.packing import Document, PackedRows, pack_rows
 from falcon_h1r.train.stream import DocumentStream
 from falcon_h1r.train.tasks import FAMILIES, is_held_out
@@ -23,6 +23,10 @@ def random_documents(seed: int, longest: int):  # type: ignore[no-untyped-def]
         length = rng.randint(2, longest)
         ids = tuple(rng.randint(1, 30) for _ in range(length))
         yield Document(ordinal, ids, rng.randint(1, length - 1))
+
+
+def encoder(vocabulary: Path) -> Tokenizer:
+    return Tokenizer.from_file(vocabulary / "tokenizer.json")
 
 
 def placed(rows: PackedRows) -> list[tuple[int, ...]]:
@@ -68,7 +72,7 @@ def test_documents_are_whole_placed_once_and_masked(seed: int, num_rows: int, lo
 
 def test_rows_are_nearly_full_of_real_documents(vocabulary: Path) -> None:
     stream = DocumentStream(
-        load_encoder(vocabulary), families=dict.fromkeys(FAMILIES, 1.0), levels={2: 1.0}, seed=1,
+        encoder(vocabulary), families=dict.fromkeys(FAMILIES, 1.0), levels={2: 1.0}, seed=1,
         max_length=384,
     )  # fmt: skip
     documents, pool = stream.documents(0), []  # type: ignore[var-annotated]
@@ -79,17 +83,8 @@ def test_rows_are_nearly_full_of_real_documents(vocabulary: Path) -> None:
 def test_the_stream_draws_the_same_document_from_its_number_and_never_a_held_out_one(
     vocabulary: Path,
 ) -> None:
-    class Spy:
-        """Counts held-out problems among the drawn ones."""
-
-        def __init__(self) -> None:
-            self.encoder = load_encoder(vocabulary)
-
-        def encode(self, text: str) -> list[int]:
-            return self.encoder.encode(text)
-
     stream = DocumentStream(
-        Spy(), families=dict.fromkeys(FAMILIES, 1.0), levels={1: 1.0, 2: 1.0}, seed=9,
+        encoder(vocabulary), families=dict.fromkeys(FAMILIES, 1.0), levels={1: 1.0, 2: 1.0}, seed=9,
         max_length=384,
     )  # fmt: skip
     first = [stream.document(i) for i in range(30)]

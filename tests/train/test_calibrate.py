@@ -1,0 +1,105 @@
+"""The choice of confidence: AUROC and windows against slow definitions, then the whole choice."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from falcon_h1r import ConfidenceTracker, FalconH1Config, FalconH1ForCausalLM
+from falcon_h1r.train import calibrate as room
+from falcon_h1r.train.calibrate import (
+    JudgedTrace,
+    auroc,
+    lowest_group,
+    measure_confidences,
+    score,
+)
+
+
+def test_auroc_counts_pairs_and_halves_ties() -> None:
+    assert auroc([3.0, 2.0], [1.0, 2.0]) == (1 + 1 + 1 + 0.5) / 4
+    assert auroc([1.0], [2.0]) == 0.0
+    with pytest.raises(ValueError, match="both right and wrong"):
+        auroc([], [1.0])
+
+
+@pytest.mark.parametrize("window", [1, 4, 9])
+def test_lowest_group_is_the_trackers(window: int) -> None:
+    rng = np.random.default_rng(window)
+    for length in (1, 3, 4, 5, 30):
+        values = rng.normal(size=length)
+        tracker = ConfidenceTracker(window=window)
+        for value in values:
+            tracker.push(value)
+        assert lowest_group(values, window) == pytest.approx(tracker.lowest_group, abs=1e-12)
+
+
+def test_confidences_are_those_of_each_prefix() -> None:
+    config = FalconH1Config(
+        vocab_size=200, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=8, mamba_d_ssm=16, mamba_n_heads=2,
+        mamba_d_state=4, tie_word_embeddings=True, initializer_range=0.5,
+    )  # fmt: skip
+    model = FalconH1ForCausalLM(config)
+    model.reset_parameters(2)
+    prompt, output = [5, 9, 7], [3, 150, 8, 2]
+    measured = measure_confidences(model, prompt, output)
+    for i, token in enumerate(output):
+        logprobs = model(torch.tensor([prompt + output[:i]]))[0, -1].double().log_softmax(-1)
+        top = -logprobs.sort(descending=True).values[:20].mean()
+        entropy = (logprobs.exp() * logprobs).sum()
+        expected = {"top_logprobs": top, "logprob": logprobs[token], "entropy": entropy}
+        for name, value in expected.items():
+            assert measured[name][i] == pytest.approx(value.item(), abs=1e-5)
+
+
+def traces(rng: np.random.Generator, count: int) -> list[JudgedTrace]:
+    """Right and wrong traces that only a dip of four tokens in the log-probability tells apart."""
+    made = []
+    for i in range(count):
+        is_right = i % 2 == 0
+        logprob = rng.normal(-0.2, 0.05, 60)
+        if not is_right:
+            start = rng.integers(0, 50)
+            logprob[start : start + 8] -= 1.0
+        confidences = {
+            "logprob": logprob,
+            "entropy": rng.normal(size=60),
+            "top_logprobs": rng.normal(size=60),
+        }
+        made.append(JudgedTrace(family="sums", is_right=is_right, confidences=confidences))
+    return made
+
+
+def test_a_telling_measure_scores_high_and_noise_near_a_half() -> None:
+    made = traces(np.random.default_rng(0), 80)
+    assert score(made, "logprob", 8)["mean"] > 0.99
+    assert 0.3 < score(made, "entropy", 8)["mean"] < 0.7
+
+
+def test_a_family_without_wrong_traces_does_not_count() -> None:
+    made = [t for t in traces(np.random.default_rng(0), 20) if t.is_right]
+    assert score(made, "logprob", 8) == {}
+
+
+def test_the_best_measure_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoModel:
+        def __init__(self, folder: Path) -> None:
+            assert (folder / "thinking.json").exists()
+
+        def __enter__(self) -> "NoModel":
+            return self
+
+        def __exit__(self, *details: object) -> None:
+            pass
+
+    made = traces(np.random.default_rng(1), 60)
+    monkeypatch.setattr(room, "LLM", NoModel)
+    monkeypatch.setattr(room, "judged_traces", lambda llm, problems, traces: made)
+    result = room.calibrate(tmp_path)
+    written = json.loads((tmp_path / "thinking.json").read_text())
+    assert written == result["thinking"]
+    assert written["confidence"] == "logprob"
+    assert written["window"] in room.WINDOWS
