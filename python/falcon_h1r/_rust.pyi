@@ -219,6 +219,9 @@ class Tally:
 class Scheduler:
     """What runs where, at every step: schedule, run the plan, commit, again.
 
+    With `enable_prefix_caching` the state of a prompt is kept at its last multiple of `chunk_size`
+    (a slot and shared blocks, evicted when anything else needs them), and a later prompt that
+    begins alike starts from there: `num_cached_tokens` counts, `clear_prefix_cache` forgets.
     Equal calls in equal order give equal plans and events. RequestError (ConfigError from the
     constructor) says what was given and what is allowed; a refused call has changed nothing.
     """
@@ -233,6 +236,7 @@ class Scheduler:
         max_num_batched_tokens: int,
         chunk_size: int,
         max_model_len: int,
+        enable_prefix_caching: bool = False,
     ) -> Self: ...
     def add_request(
         self,
@@ -274,6 +278,8 @@ class Scheduler:
         """Return the output tokens of a trace and their confidences."""
     def release(self, request_id: int) -> None:
         """Forget a finished request."""
+    def clear_prefix_cache(self) -> None:
+        """Forget all kept prefixes, as must be done when the model's weights change."""
     def has_unfinished(self) -> bool: ...
     def stats(self) -> dict[str, int]:
         """Return counters since the start, and the blocks and slots in use and in all."""

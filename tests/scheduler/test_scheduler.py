@@ -231,6 +231,49 @@ def test_abort_frees_at_once_even_with_a_plan_in_flight() -> None:
         scheduler.trace_output(0, 0)
 
 
+def test_a_prompt_that_begins_alike_starts_from_a_kept_state() -> None:
+    scheduler = Scheduler(**SIZES, enable_prefix_caching=True)
+    scheduler.add_request(0, prompt(300), num_traces=2, max_tokens=3)
+    first = next_plan(scheduler)
+    assert first.seq_lens.tolist() == [256]  # the last multiple of chunk_size
+    commit(scheduler, first)
+    second = next_plan(scheduler)
+    assert second.slot_copies.tolist()[0][0] == first.state_slots[0]
+    kept_slot = second.slot_copies.tolist()[0][1]
+    commit(scheduler, second)
+    scheduler.abort(0)
+    assert scheduler.stats()["num_slots_used"] == 1
+    assert scheduler.stats()["num_blocks_used"] == 16
+    scheduler.add_request(1, prompt(270), num_traces=1, max_tokens=3)
+    plan = next_plan(scheduler)
+    assert plan.positions.tolist() == list(range(256, 270))
+    assert plan.has_initial_state.tolist() == [True]
+    assert plan.slot_copies.tolist() == [[kept_slot, plan.state_slots[0]]]
+    assert (plan.block_tables[0, :16] == first.block_tables[0, :16]).all()
+    commit(scheduler, plan)
+    stats = scheduler.stats()
+    assert (stats["num_cached_tokens"], stats["num_prompt_tokens_computed"]) == (256, 300 + 14)
+    scheduler.abort(1)
+    scheduler.clear_prefix_cache()
+    assert scheduler.stats()["num_slots_used"] == scheduler.stats()["num_blocks_used"] == 0
+
+
+def test_kept_states_make_way() -> None:
+    """With two slots, every new prompt still gets its owner and its trace."""
+    scheduler = Scheduler(**(SIZES | {"num_slots": 2}), enable_prefix_caching=True)
+    for i in range(5):
+        scheduler.add_request(i, prompt(300) + np.uint32(i), num_traces=2, max_tokens=3)
+    while (plan := scheduler.schedule()) is not None:
+        commit(scheduler, plan)
+    assert scheduler.stats()["num_generated_tokens"] == 5 * 2 * 3
+
+
+def test_prefix_caching_wants_whole_blocks() -> None:
+    sizes = SIZES | {"block_size": 24}
+    with pytest.raises(ConfigError, match="chunk_size is 128 and block_size 24; with enable_pref"):
+        Scheduler(**sizes, enable_prefix_caching=True)
+
+
 def test_a_failed_plan_is_computed_again() -> None:
     scheduler = Scheduler(**SIZES)
     scheduler.add_request(0, prompt(20), num_traces=2, max_tokens=3)

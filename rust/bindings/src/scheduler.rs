@@ -254,7 +254,7 @@ impl Scheduler {
 #[pymethods]
 impl Scheduler {
     #[new]
-    #[pyo3(signature = (*, num_blocks, block_size, num_slots, max_num_seqs, max_num_batched_tokens, chunk_size, max_model_len))]
+    #[pyo3(signature = (*, num_blocks, block_size, num_slots, max_num_seqs, max_num_batched_tokens, chunk_size, max_model_len, enable_prefix_caching=false))]
     fn new(
         num_blocks: u32,
         block_size: u32,
@@ -263,6 +263,7 @@ impl Scheduler {
         max_num_batched_tokens: u32,
         chunk_size: u32,
         max_model_len: u32,
+        enable_prefix_caching: bool,
     ) -> PyResult<Self> {
         let limits = core::Limits {
             num_blocks,
@@ -272,6 +273,7 @@ impl Scheduler {
             max_num_batched_tokens,
             chunk_size,
             max_model_len,
+            enable_prefix_caching,
         };
         let scheduler = core::Scheduler::new(limits).map_err(raise)?;
         Ok(Self(Mutex::new(scheduler)))
@@ -371,6 +373,10 @@ impl Scheduler {
 
     fn release(&self, py: Python<'_>, request_id: u64) -> PyResult<()> {
         self.lock(py).release(request_id).map_err(raise)
+    }
+
+    fn clear_prefix_cache(&self, py: Python<'_>) {
+        self.lock(py).clear_prefix_cache();
     }
 
     fn has_unfinished(&self, py: Python<'_>) -> bool {

@@ -20,15 +20,17 @@ impl Scheduler {
     pub fn audit(&self) -> Audit {
         let mut block_owners = vec![0; self.blocks.num_total()];
         let mut slot_owners = vec![0; self.slots.num_total()];
-        for request in self.requests.values() {
+        let of_requests = self.requests.values().flat_map(|request| {
             let traces = request.traces.iter().map(|trace| &trace.holding);
-            for holding in traces.chain([&request.owner_holding]) {
-                for &block in &holding.block_table {
-                    block_owners[block as usize] += 1;
-                }
-                if let Some(slot) = holding.state_slot {
-                    slot_owners[slot as usize] += 1;
-                }
+            traces.chain([&request.owner_holding])
+        });
+        let of_prefixes = self.prefixes.iter().map(|prefix| &prefix.holding);
+        for holding in of_requests.chain(of_prefixes) {
+            for &block in &holding.block_table {
+                block_owners[block as usize] += 1;
+            }
+            if let Some(slot) = holding.state_slot {
+                slot_owners[slot as usize] += 1;
             }
         }
         for (block, &owners) in block_owners.iter().enumerate() {

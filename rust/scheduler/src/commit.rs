@@ -81,6 +81,7 @@ impl Scheduler {
     /// `Protocol` when `plan_id` is not the plan in flight.
     pub fn discard(&mut self, plan_id: u64) -> Result<()> {
         let plan = self.take_in_flight(plan_id, |_| None)?;
+        self.drop_prefixes_of(plan_id);
         for (key, _) in plan.rows {
             if self.is_running(key) {
                 self.preempt(key);
@@ -131,6 +132,9 @@ impl Scheduler {
         self.stats.num_prompt_tokens_computed += prompt_tokens as u64;
         holding.num_computed_tokens = end;
         if key.trace == OWNER {
+            if end == self.limits.prefix_len(prompt_len) {
+                self.at_grid_end.push(key.arrival);
+            }
             if end == prompt_len {
                 request.owner = OwnerState::Ready;
                 request.is_drawn = true;

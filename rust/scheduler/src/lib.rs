@@ -6,14 +6,17 @@
 //! `DeepConf`'s confidences, thresholds, votes and consensus live in [`confidence`] and [`vote`].
 #![forbid(unsafe_code)]
 
+mod admit;
 mod audit;
 pub mod blocks;
 mod commit;
 pub mod confidence;
 mod deepconf;
 pub mod error;
+mod layout;
 pub mod plan;
 pub mod policy;
+mod prefix;
 mod request;
 mod schedule;
 mod scheduler;

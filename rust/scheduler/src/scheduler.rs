@@ -7,6 +7,7 @@ use crate::confidence::ConfidenceTracker;
 use crate::error::{Result, bad_config, refused};
 use crate::plan::{Event, EventKind, FinishReason, InFlight};
 use crate::policy::{DeepConfPolicy, Mode};
+use crate::prefix::Prefix;
 use crate::request::{OwnerState, Request};
 use crate::sequence::{OWNER, SequenceKey, SequenceStatus};
 use crate::slots::SlotPool;
@@ -35,6 +36,8 @@ pub struct Limits {
     pub chunk_size: u32,
     /// Most tokens of a sequence, prompt and outputs together.
     pub max_model_len: u32,
+    /// Keep states of prompts for later prompts that begin alike.
+    pub enable_prefix_caching: bool,
 }
 
 impl Limits {
@@ -58,6 +61,13 @@ impl Limits {
                 "max_num_batched_tokens is {}; give at least {least} (the larger of max_num_seqs \
                  and chunk_size)",
                 self.max_num_batched_tokens
+            ));
+        }
+        if self.enable_prefix_caching && !self.chunk_size.is_multiple_of(self.block_size) {
+            return bad_config(format!(
+                "chunk_size is {} and block_size {}; with enable_prefix_caching give a multiple of \
+                 block_size",
+                self.chunk_size, self.block_size
             ));
         }
         Ok(())
@@ -110,6 +120,11 @@ pub struct Scheduler {
     /// The running batch, in the order of service.
     pub(crate) running: Vec<SequenceKey>,
     pub(crate) in_flight: Option<InFlight>,
+    /// Kept prefixes, the least recently used first.
+    pub(crate) prefixes: Vec<Prefix>,
+    /// Arrivals whose owner reached its last grid point in the last step.
+    pub(crate) at_grid_end: Vec<u64>,
+    pub(crate) next_prefix_id: u64,
     next_arrival: u64,
     pub(crate) next_plan_id: u64,
     pub(crate) stats: Stats,
@@ -131,6 +146,9 @@ impl Scheduler {
             unfinished: BTreeSet::new(),
             running: Vec::new(),
             in_flight: None,
+            prefixes: Vec::new(),
+            at_grid_end: Vec::new(),
+            next_prefix_id: 0,
             next_arrival: 0,
             next_plan_id: 0,
             stats: Stats::default(),

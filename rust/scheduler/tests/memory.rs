@@ -11,6 +11,7 @@ const ROOMY: Limits = Limits {
     max_num_batched_tokens: 32,
     chunk_size: 8,
     max_model_len: 100,
+    enable_prefix_caching: false,
 };
 
 fn scheduler(limits: Limits, requests: &[(usize, u32, usize)]) -> Scheduler {

@@ -60,18 +60,18 @@ impl World {
             } = given.clone();
             scheduler.add_request(id, prompt, num_traces, max_tokens, policy)
         };
-        let before = format!("{:?}", self.scheduler);
-        let (ours, theirs) = (add(&mut self.scheduler), add(&mut self.twin));
-        assert_eq!(ours, theirs);
         let longest = given.prompt.len() + given.max_tokens;
         let fits = longest <= self.limits.max_model_len as usize
             && (longest - 1).div_ceil(self.limits.block_size as usize)
                 <= self.limits.num_blocks as usize;
+        let before = (!fits).then(|| format!("{:?}", self.scheduler));
+        let (ours, theirs) = (add(&mut self.scheduler), add(&mut self.twin));
+        assert_eq!(ours, theirs);
         assert_eq!(ours.is_ok(), fits, "{ours:?}");
-        if fits {
-            self.given.insert(id, given);
-        } else {
+        if let Some(before) = before {
             assert_eq!(before, format!("{:?}", self.scheduler));
+        } else {
+            self.given.insert(id, given);
         }
     }
 
@@ -354,6 +354,8 @@ impl World {
         for &id in &ids {
             self.scheduler.release(id).expect("it has ended");
         }
+        self.scheduler.clear_prefix_cache();
+        self.scheduler.audit().expect("at the end");
         let stats = self.scheduler.stats();
         assert_eq!(
             (
@@ -363,6 +365,7 @@ impl World {
             ),
             (0, 0, 0)
         );
+        self.count("prefix token reused", stats.num_cached_tokens);
         let given = ids.iter().map(|id| &self.given[id]);
         let prompts: usize = given.map(|given| given.prompt.len()).sum();
         let again = stats
