@@ -57,6 +57,9 @@ def linear(
     """Return (x @ weight^T) * scale + bias; every muP multiplier is such an epilogue."""
     if _is_cpu(backend, x, weight, bias):
         return cpu.linear(x, weight, bias, scale)
+    if isinstance(scale, Tensor) and scale.ndim and x.dtype == torch.float32 and weight.requires_grad:
+        # Training in float32: scaling the weight's rows is cheaper than scaling every token's.
+        weight, scale = weight * scale[:, None], None
     y = F.linear(x, weight)
     if scale is not None:
         y = (y * scale).to(y.dtype)

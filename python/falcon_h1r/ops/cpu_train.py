@@ -231,8 +231,9 @@ class _Conv(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, flipped, bias, past = ctx.saved_tensors
         dy = dy.contiguous()
-        dx, dweight = torch.empty(x.shape), torch.empty(flipped.shape)
-        dbias = torch.empty(x.shape[1])
+        num_seqs = len(ctx.bounds) - 1
+        dx, dweight = torch.empty(x.shape), torch.empty(num_seqs, *flipped.shape)
+        dbias = torch.empty(num_seqs, x.shape[1])
         dpast = None if past is None else torch.empty(past.shape)
         _rust.train_conv_backward(
             torch.get_num_threads(),
@@ -245,8 +246,8 @@ class _Conv(torch.autograd.Function):
         )
         return (
             dx,
-            dweight.t(),
-            None if bias is None else dbias,
+            _total(dweight).t(),
+            None if bias is None else _total(dbias),
             None if dpast is None else dpast.transpose(1, 2),
             None,
         )
@@ -438,8 +439,11 @@ class _CrossEntropy(torch.autograd.Function):
         ctx.scale, ctx.rows = scale, rows
         losses, lse = torch.empty(hidden.shape[0]), torch.empty(hidden.shape[0])
         ctx.save_for_backward(hidden, weight, targets, lse)
+        # One block of logits, reused: fresh memory would cost more than the product.
+        block = torch.empty(min(rows, hidden.shape[0]), weight.shape[0])
         for at in range(0, hidden.shape[0], rows):
-            logits = hidden[at : at + rows] @ weight.t()
+            h = hidden[at : at + rows]
+            logits = torch.mm(h, weight.t(), out=block[: h.shape[0]])
             _rust.train_cross_entropy_forward(
                 torch.get_num_threads(),
                 tuple(logits.shape),
@@ -456,9 +460,10 @@ class _CrossEntropy(torch.autograd.Function):
         hidden, weight, targets, lse = ctx.saved_tensors
         dlosses = dlosses.contiguous()
         dhidden, dweight = torch.empty(hidden.shape), torch.zeros(weight.shape)
+        block = torch.empty(min(ctx.rows, hidden.shape[0]), weight.shape[0])
         for at in range(0, hidden.shape[0], ctx.rows):
             h = hidden[at : at + ctx.rows]
-            logits = h @ weight.t()
+            logits = torch.mm(h, weight.t(), out=block[: h.shape[0]])
             _rust.train_cross_entropy_backward(
                 torch.get_num_threads(),
                 tuple(logits.shape),
@@ -473,7 +478,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, rows: int = 1024
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, rows: int = 512
 ) -> Tensor:
     """Per-token cross entropy [T]; rows whose target is -100 cost nothing and lose nothing.
 

@@ -1,16 +1,14 @@
 //! Depthwise causal convolution with SiLU over packed sequences, with its gradient.
 //!
 //! Legend: T packed tokens, S sequences, C channels, W conv width (2 to 4), V lanes of a register.
-//! One task is one register's width of channels through all sequences, so the gradients of weight
-//! and bias are summed by one thread, in order. `past` holds the W-1 inputs before a sequence.
+//! One task is one sequence, row by row; it leaves its part of the gradients of weight and bias.
+//! `past` holds the W-1 inputs before a sequence.
 
 use crate::pool::{SharedMut, parallel_for};
-use crate::simd::{Kernel, Level, Simd, dispatch, exp};
-use crate::train_gemm::{Scratch, with_scratch};
-use crate::train_vector::{load, store};
-
-/// Channels a task; a multiple of the lanes of every instruction set.
-const BLOCK: usize = 16;
+use crate::simd::{Kernel, Level, Simd, dispatch, silu};
+use crate::train_gemm::with_scratch;
+use crate::train_rows::silu_slope;
+use crate::train_vector::{for_vectors, load, store};
 
 /// The tensors of a convolution.
 #[derive(Clone, Copy)]
@@ -41,15 +39,15 @@ pub struct ConvGrads {
     pub dy: *const f32,
     /// Gradient of x [T, C].
     pub dx: *mut f32,
-    /// Gradient of the transposed weight [W, C].
+    /// Each sequence's part of the gradient of the transposed weight [S, W, C].
     pub dweight: *mut f32,
-    /// Gradient of the bias [C].
+    /// Each sequence's part of the gradient of the bias [S, C].
     pub dbias: *mut f32,
     /// Gradient of `past` [S, W-1, C]; null: not wanted.
     pub dpast: *mut f32,
 }
 
-// SAFETY: tasks write their own channels.
+// SAFETY: tasks write the rows of their own sequence.
 unsafe impl Sync for ConvGrads {}
 
 /// Compute y [T, C] = silu(convolution + bias).
@@ -58,20 +56,13 @@ unsafe impl Sync for ConvGrads {}
 /// All pointers must be valid for the sizes named, outputs apart from inputs; 2 <= W <= 4.
 pub unsafe fn conv_forward(conv: Conv<'_>, y: *mut f32) {
     let level = Level::detect();
-    let y = SharedMut(y);
-    let shared = &conv;
-    parallel_for(shared.sizes[0].div_ceil(BLOCK), |block| {
-        // SAFETY: passed on to the caller; each task writes its own channels.
+    let (conv, y) = (&conv, SharedMut(y));
+    parallel_for(conv.cu_seqlens.len() - 1, |sequence| {
+        // SAFETY: passed on to the caller; each task writes its own sequence.
         unsafe {
-            dispatch(
-                level,
-                Forward {
-                    conv: shared,
-                    block,
-                    y: y.at(0),
-                },
-            )
-        };
+            let y = y.at(0);
+            dispatch(level, Forward { conv, sequence, y });
+        }
     });
 }
 
@@ -81,23 +72,20 @@ pub unsafe fn conv_forward(conv: Conv<'_>, y: *mut f32) {
 /// All pointers must be valid for the sizes named, outputs apart from inputs; 2 <= W <= 4.
 pub unsafe fn conv_backward(conv: Conv<'_>, grads: ConvGrads) {
     let level = Level::detect();
-    let (shared, grads) = (&conv, &grads);
-    let longest = shared
-        .cu_seqlens
-        .windows(2)
-        .map(|w| w[1] - w[0])
-        .max()
-        .unwrap_or(0);
-    parallel_for(shared.sizes[0].div_ceil(BLOCK), |block| {
-        with_scratch((longest + 4) * BLOCK, |scratch| {
+    let (conv, grads) = (&conv, &grads);
+    parallel_for(conv.cu_seqlens.len() - 1, |sequence| {
+        let rows = conv.cu_seqlens[sequence + 1] - conv.cu_seqlens[sequence] + conv.sizes[1];
+        let channels = conv.sizes[0];
+        with_scratch(rows * channels, |mut scratch| {
+            let inner = scratch.take(rows * channels).as_mut_ptr();
             // SAFETY: as in `conv_forward`.
             unsafe {
                 dispatch(
                     level,
                     Backward {
-                        conv: shared,
-                        block,
-                        scratch,
+                        conv,
+                        sequence,
+                        inner,
                         grads,
                     },
                 )
@@ -107,78 +95,66 @@ pub unsafe fn conv_backward(conv: Conv<'_>, grads: ConvGrads) {
 }
 
 impl Conv<'_> {
-    /// The input `back` tokens before token t of sequence s, channels from `at`.
+    /// bias + sum of inputs times weights at token t of sequence s, channels from `at`. Leaves the
+    /// inputs read.
     #[inline(always)]
-    unsafe fn input<S: Simd>(&self, s: usize, t: usize, back: usize, at: usize, n: usize) -> S::V {
-        let start = self.cu_seqlens[s];
-        let early = self.sizes[1] - 1;
-        // SAFETY: token t belongs to sequence s; at + n <= C.
+    unsafe fn convolve<S: Simd, const W: usize>(
+        &self,
+        place: [usize; 3],
+        n: usize,
+        inputs: &mut [S::V; W],
+    ) -> S::V {
+        let [s, t, at] = place;
+        let channels = self.sizes[0];
+        let age = t - self.cu_seqlens[s];
+        // SAFETY: at + n <= C, a token of the sequence; the past has W - 1 rows a sequence.
         unsafe {
-            if t >= start + back {
-                load::<S>(self.x.add((t - back) * self.x_row + at), n)
-            } else if self.past.is_null() {
+            let none = self.bias.is_null();
+            let mut sum = if none {
                 S::splat(0.0)
             } else {
-                let row = s * early + early + t - start - back;
-                load::<S>(self.past.add(row * self.sizes[0] + at), n)
-            }
-        }
-    }
-
-    /// Weights and bias of channels from `at`.
-    #[inline(always)]
-    unsafe fn parameters<S: Simd, const W: usize>(&self, at: usize, n: usize) -> ([S::V; W], S::V) {
-        let mut weights = [unsafe { S::splat(0.0) }; W];
-        // SAFETY: at + n <= C.
-        unsafe {
-            for (w, weight) in weights.iter_mut().enumerate() {
-                *weight = load::<S>(self.weight.add(w * self.sizes[0] + at), n);
-            }
-            let none = self.bias.is_null();
-            (
-                weights,
-                if none {
+                load::<S>(self.bias.add(at), n)
+            };
+            for w in 0..W {
+                let back = W - 1 - w;
+                inputs[w] = if age >= back {
+                    load::<S>(self.x.add((t - back) * self.x_row + at), n)
+                } else if self.past.is_null() {
                     S::splat(0.0)
                 } else {
-                    load::<S>(self.bias.add(at), n)
-                },
-            )
+                    let row = s * (W - 1) + w + age;
+                    load::<S>(self.past.add(row * channels + at), n)
+                };
+                sum = S::fma(
+                    inputs[w],
+                    load::<S>(self.weight.add(w * channels + at), n),
+                    sum,
+                );
+            }
+            sum
         }
     }
 }
 
 struct Forward<'a> {
     conv: &'a Conv<'a>,
-    block: usize,
+    sequence: usize,
     y: *mut f32,
 }
 
 impl Forward<'_> {
     #[inline(always)]
-    unsafe fn channels<S: Simd, const W: usize>(&self, at: usize, n: usize) {
-        let conv = self.conv;
-        // SAFETY: at + n <= C, tokens of the sequences.
+    unsafe fn rows<S: Simd, const W: usize>(&self) {
+        let (conv, s) = (self.conv, self.sequence);
+        // SAFETY: at + n <= C, tokens of the sequence.
         unsafe {
-            let (weights, bias) = conv.parameters::<S, W>(at, n);
-            for s in 0..conv.cu_seqlens.len() - 1 {
-                let start = conv.cu_seqlens[s];
-                let mut window = [S::splat(0.0); W];
-                for (w, value) in window.iter_mut().enumerate().skip(1) {
-                    *value = conv.input::<S>(s, start, W - w, at, n);
-                }
-                for t in start..conv.cu_seqlens[s + 1] {
-                    window.rotate_left(1);
-                    window[W - 1] = load::<S>(conv.x.add(t * conv.x_row + at), n);
-                    let mut sum = bias;
-                    for (x, weight) in window.iter().zip(&weights) {
-                        sum = S::fma(*x, *weight, sum);
-                    }
-                    store::<S>(
-                        self.y.add(t * conv.sizes[0] + at),
-                        crate::simd::silu::<S>(sum),
-                        n,
-                    );
-                }
+            for t in conv.cu_seqlens[s]..conv.cu_seqlens[s + 1] {
+                let y = self.y.add(t * conv.sizes[0]);
+                for_vectors!(S, conv.sizes[0], |at, n| {
+                    let mut inputs = [S::splat(0.0); W];
+                    let sum = conv.convolve::<S, W>([s, t, at], n, &mut inputs);
+                    store::<S>(y.add(at), silu::<S>(sum), n);
+                });
             }
         }
     }
@@ -188,136 +164,97 @@ impl Kernel for Forward<'_> {
     type Out = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let end = ((self.block + 1) * BLOCK).min(self.conv.sizes[0]);
-        for at in (self.block * BLOCK..end).step_by(S::LANES) {
-            let n = (end - at).min(S::LANES);
-            // SAFETY: passed on to the caller.
-            unsafe {
-                match self.conv.sizes[1] {
-                    2 => self.channels::<S, 2>(at, n),
-                    3 => self.channels::<S, 3>(at, n),
-                    _ => self.channels::<S, 4>(at, n),
-                }
+        // SAFETY: passed on to the caller.
+        unsafe {
+            match self.conv.sizes[1] {
+                2 => self.rows::<S, 2>(),
+                3 => self.rows::<S, 3>(),
+                _ => self.rows::<S, 4>(),
             }
         }
     }
 }
 
-struct Backward<'a, 'b> {
+struct Backward<'a> {
     conv: &'a Conv<'a>,
-    block: usize,
-    scratch: Scratch<'b>,
+    sequence: usize,
+    /// Gradients before the `SiLU` [L + W, C], zeros after the last token.
+    inner: *mut f32,
     grads: &'a ConvGrads,
 }
 
-/// Add the first `n` lanes to double-precision sums.
-#[inline(always)]
-unsafe fn gather<S: Simd>(sums: &mut [f64; BLOCK], v: S::V, n: usize) {
-    let mut lanes = [0.0f32; BLOCK];
-    // SAFETY: a register holds at most BLOCK lanes.
-    unsafe { S::store(lanes.as_mut_ptr(), v) };
-    for (sum, lane) in sums.iter_mut().zip(lanes).take(n) {
-        *sum += f64::from(lane);
-    }
-}
-
-impl Backward<'_, '_> {
+impl Backward<'_> {
     #[inline(always)]
-    unsafe fn channels<S: Simd, const W: usize>(&self, inner: *mut f32, at: usize, n: usize) {
-        let (conv, grads) = (self.conv, self.grads);
+    unsafe fn rows<S: Simd, const W: usize>(&self) {
+        let (conv, grads, s, inner) = (self.conv, self.grads, self.sequence, self.inner);
         let channels = conv.sizes[0];
-        // SAFETY: at + n <= C, tokens of the sequences; `inner` has LANES for W - 1 tokens more
-        // than the longest sequence.
+        let start = conv.cu_seqlens[s];
+        let len = conv.cu_seqlens[s + 1] - start;
+        // SAFETY: at + n <= C, tokens of the sequence; `inner` reaches W - 1 tokens past it.
         unsafe {
-            let (weights, bias) = conv.parameters::<S, W>(at, n);
-            let (mut dweight, mut dbias) = ([[0.0f64; BLOCK]; W], [0.0f64; BLOCK]);
-            for s in 0..conv.cu_seqlens.len() - 1 {
-                let start = conv.cu_seqlens[s];
-                let len = conv.cu_seqlens[s + 1] - start;
-                let (mut dw, mut db) = ([S::splat(0.0); W], S::splat(0.0));
-                let mut window = [S::splat(0.0); W];
-                for (w, value) in window.iter_mut().enumerate().skip(1) {
-                    *value = conv.input::<S>(s, start, W - w, at, n);
-                }
-                for t in 0..len {
-                    window.rotate_left(1);
-                    window[W - 1] = load::<S>(conv.x.add((start + t) * conv.x_row + at), n);
-                    let mut sum = bias;
-                    for (x, weight) in window.iter().zip(&weights) {
-                        sum = S::fma(*x, *weight, sum);
+            let dweight = grads.dweight.add(s * W * channels);
+            let dbias = grads.dbias.add(s * channels);
+            std::slice::from_raw_parts_mut(dweight, W * channels).fill(0.0);
+            std::slice::from_raw_parts_mut(dbias, channels).fill(0.0);
+            for t in 0..len {
+                let dy = grads.dy.add((start + t) * channels);
+                for_vectors!(S, channels, |at, n| {
+                    let mut inputs = [S::splat(0.0); W];
+                    let sum = conv.convolve::<S, W>([s, start + t, at], n, &mut inputs);
+                    let (_, slope) = silu_slope::<S>(sum);
+                    let d = S::mul(load::<S>(dy.add(at), n), slope);
+                    store::<S>(inner.add(t * channels + at), d, n);
+                    let to = dbias.add(at);
+                    store::<S>(to, S::add(load::<S>(to, n), d), n);
+                    for w in 0..W {
+                        let to = dweight.add(w * channels + at);
+                        store::<S>(to, S::fma(d, inputs[w], load::<S>(to, n)), n);
                     }
-                    // silu' = sigmoid (1 + u (1 - sigmoid))
-                    let one = S::splat(1.0);
-                    let sigmoid = S::div(one, S::add(one, exp::<S>(S::sub(S::splat(0.0), sum))));
-                    let slope = S::mul(sigmoid, S::fma(sum, S::sub(one, sigmoid), one));
-                    let d = S::mul(
-                        load::<S>(grads.dy.add((start + t) * channels + at), n),
-                        slope,
-                    );
-                    db = S::add(db, d);
-                    for (dw, x) in dw.iter_mut().zip(&window) {
-                        *dw = S::fma(d, *x, *dw);
-                    }
-                    S::store(inner.add(t * S::LANES), d);
-                }
-                for t in len..len + W - 1 {
-                    S::store(inner.add(t * S::LANES), S::splat(0.0));
-                }
-                // Input t feeds outputs t .. t + W - 1; negative t are the past.
-                let dx = |t: usize, skip: usize| {
-                    let mut sum = S::splat(0.0);
-                    for w in skip..W {
-                        let d = S::load(inner.add((t + w - skip) * S::LANES));
-                        sum = S::fma(d, weights[W - 1 - w], sum);
-                    }
-                    sum
-                };
-                for t in 0..len {
-                    store::<S>(grads.dx.add((start + t) * channels + at), dx(t, 0), n);
-                }
-                if !grads.dpast.is_null() {
-                    for early in 1..W {
-                        let row = s * (W - 1) + W - 1 - early;
-                        store::<S>(grads.dpast.add(row * channels + at), dx(0, early), n);
-                    }
-                }
-                gather::<S>(&mut dbias, db, n);
-                for (sums, dw) in dweight.iter_mut().zip(dw) {
-                    gather::<S>(sums, dw, n);
-                }
+                });
             }
-            for l in 0..n {
-                *grads.dbias.add(at + l) = dbias[l] as f32;
-                for (w, sums) in dweight.iter().enumerate() {
-                    *grads.dweight.add(w * channels + at + l) = sums[l] as f32;
+            let after = inner.add(len * channels);
+            std::slice::from_raw_parts_mut(after, (W - 1) * channels).fill(0.0);
+            for t in 0..len {
+                self.input_grad::<S, W>(t, 0, grads.dx.add((start + t) * channels));
+            }
+            if !grads.dpast.is_null() {
+                for early in 1..W {
+                    let row = (s + 1) * (W - 1) - early;
+                    self.input_grad::<S, W>(0, early, grads.dpast.add(row * channels));
                 }
             }
         }
     }
+
+    /// Gradient of the input at token t - early: it feeds outputs t - early .. t - early + W - 1.
+    #[inline(always)]
+    unsafe fn input_grad<S: Simd, const W: usize>(&self, t: usize, early: usize, out: *mut f32) {
+        let channels = self.conv.sizes[0];
+        // SAFETY: `inner` reaches W - 1 tokens past the sequence.
+        unsafe {
+            for_vectors!(S, channels, |at, n| {
+                let mut sum = S::splat(0.0);
+                for back in early..W {
+                    let d = load::<S>(self.inner.add((t + back - early) * channels + at), n);
+                    let weight = self.conv.weight.add((W - 1 - back) * channels + at);
+                    sum = S::fma(d, load::<S>(weight, n), sum);
+                }
+                store::<S>(out.add(at), sum, n);
+            });
+        }
+    }
 }
 
-impl Kernel for Backward<'_, '_> {
+impl Kernel for Backward<'_> {
     type Out = ();
     #[inline(always)]
-    unsafe fn run<S: Simd>(mut self) {
-        let end = ((self.block + 1) * BLOCK).min(self.conv.sizes[0]);
-        let longest = self
-            .conv
-            .cu_seqlens
-            .windows(2)
-            .map(|w| w[1] - w[0])
-            .max()
-            .unwrap_or(0);
-        let inner = self.scratch.take((longest + 4) * BLOCK).as_mut_ptr();
-        for at in (self.block * BLOCK..end).step_by(S::LANES) {
-            let n = (end - at).min(S::LANES);
-            // SAFETY: passed on to the caller.
-            unsafe {
-                match self.conv.sizes[1] {
-                    2 => self.channels::<S, 2>(inner, at, n),
-                    3 => self.channels::<S, 3>(inner, at, n),
-                    _ => self.channels::<S, 4>(inner, at, n),
-                }
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            match self.conv.sizes[1] {
+                2 => self.rows::<S, 2>(),
+                3 => self.rows::<S, 3>(),
+                _ => self.rows::<S, 4>(),
             }
         }
     }

@@ -35,8 +35,11 @@ unsafe fn sigmoid<S: Simd>(z: S::V) -> S::V {
 }
 
 /// (silu(z), its derivative).
+///
+/// # Safety
+/// The CPU must have the features of `S`.
 #[inline(always)]
-unsafe fn silu_slope<S: Simd>(z: S::V) -> (S::V, S::V) {
+pub(crate) unsafe fn silu_slope<S: Simd>(z: S::V) -> (S::V, S::V) {
     // SAFETY: register arithmetic only.
     unsafe {
         let s = sigmoid::<S>(z);
