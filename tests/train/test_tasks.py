@@ -39,7 +39,10 @@ def test_a_verifier_notices_a_wrong_answer(family: str) -> None:
 @pytest.mark.parametrize(
     ("line", "holds"),
     [("p71+52=p24", True), ("p71+52=p25", False), ("7*6=024", True), ("7*6=025", False),
-     ("n64-p21=n43", True), ("51/3=5", True), ("51/3=6", False), ("9*5=54", True)],
+     
+     ("n64-p21=n43", True), ("51/3=5", True), ("51/3=6", False), ("9*5=54", True),
+     ("+52:p71+52=p24", True), ("+52:p71+52=p34", False), ("-9*+5=-54", True), ("-9*+5=-55", False),
+     ("6 right:E0+6=E6", True), ("6 right:E0+6=E7", False)],
 )  # fmt: skip
 def test_a_step_is_read_with_its_digits_reversed(line: str, holds: bool) -> None:
     assert check_steps(line) is holds

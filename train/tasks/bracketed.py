@@ -14,9 +14,10 @@ from falcon_h1r.train.tasks.steps import (
     add_terms,
     check_steps,
     last_number,
-    multiply,
+    multiply_signed,
     number_partials,
     show,
+    signed,
     value,
 )  # fmt: skip
 
@@ -45,13 +46,11 @@ class _Bracket:
         while position < len(self.numbers):
             sign = -1 if position and self.operators[position - 1] == "-" else 1
             number = self.numbers[position]
-            sign, magnitude = (-sign if number < 0 else sign), abs(number)
+            term: Signed = ((-sign if number < 0 else sign), abs(number))
             while position < len(self.operators) and self.operators[position] == "*":
                 position += 1
-                number = self.numbers[position]
-                sign = -sign if number < 0 else sign
-                magnitude = multiply(lines, magnitude, abs(number))
-            tally.add((sign, magnitude))
+                term = multiply_signed(lines, term, signed(self.numbers[position]))
+            tally.add(term)
             position += 1
         return tally.result()
 
@@ -63,9 +62,7 @@ def _solve(left: _Bracket, op: str, right: _Bracket) -> tuple[list[str], int, tu
     b = right.solve(lines)
     lines.append(f"B={show(b)}")
     if op == "*":
-        sign = a[0] * b[0]
-        result = (sign, multiply(lines, a[1], b[1]))
-        lines.append(show(result))
+        result = multiply_signed(lines, a, b)
     else:
         result = add_terms(lines, [a, (-b[0] if op == "-" else b[0], b[1])])
     return lines, value(result), (a[1], b[1])

@@ -64,14 +64,16 @@ def _think(sentences: list[str]) -> tuple[str, bool]:
     for sentence in sentences:
         if sentence in _TURNS:
             facing = (facing + _TURNS[sentence]) % 4
-            lines.append(f"face {_COMPASS[facing]}")
+            lines.append(f"{sentence.split()[1]}: face {_COMPASS[facing]}")
             continue
         words = sentence.split()
         offset = _RELATIVE[words[3]] if len(words) > 3 else 0
         where = _COMPASS[(facing + offset) % 4]
         count = int(words[1])
         old, totals[where] = totals[where], totals[where] + count
-        lines.append(f"{where}{reverse(old)}+{reverse(count)}={where}{reverse(totals[where])}")
+        copied = f"{reverse(count)} {words[3] if len(words) > 3 else 'steps'}"
+        new = reverse(totals[where])
+        lines.append(f"{copied}:{where}{reverse(old)}+{reverse(count)}={where}{new}")
     for one, other in ("NS", "EW"):
         same = "same" if totals[one] == totals[other] else "differ"
         lines.append(f"{one}{reverse(totals[one])}:{other}{reverse(totals[other])} {same}")

@@ -1,9 +1,10 @@
 """Written arithmetic for chains of thought: numbers least significant digit first.
 
 `reverse(45)` is "54". A tally keeps two unsigned sums, `p` (plus) and `n` (minus), so that no step
-adds numbers of different sign; one ordered subtraction joins them at the end:
+adds numbers of different sign. Each line first copies its term, so that looking it up and adding
+it are two steps; one ordered subtraction joins the sums at the end:
 
-    17 + 25 - 9   ->   p71 / p71+52=p24 / n9 / p24-n9=p33
+    17 + 25 - 9   ->   +71:p71 / +52:p71+52=p24 / -9:n9 / p24-n9=p33
 """
 
 import re
@@ -11,7 +12,9 @@ import re
 Signed = tuple[int, int]
 """(sign +1 or -1, magnitude): minus zero keeps its sign, so that each step stays local."""
 
-_SUM = re.compile(r"^([pnNSEW]?)(\d+)([+\-*/])([pnNSEW]?)(\d+)=([pnNSEW]?)(\d+)$")
+_STEP = re.compile(
+    r"^(?:[^:]*:)?(?:[pnNSEW]|[+-](?=\d+\*))?(\d+)([+\-*/])[pn+-]?(\d+)=[pnNSEW+-]?(\d+)$"
+)
 
 
 def reverse(number: int) -> str:
@@ -27,6 +30,11 @@ def signed(number: int) -> Signed:
 def value(number: Signed) -> int:
     """The number itself."""
     return number[0] * number[1]
+
+
+def plain(number: Signed) -> str:
+    """Sign and reversed digits: (-1, 43) is "-34"."""
+    return ("-" if number[0] < 0 else "+") + reverse(number[1])
 
 
 def show(number: Signed) -> str:
@@ -47,10 +55,11 @@ class Tally:
         if sign in self.sums:
             total = self.sums[sign] + magnitude
             old = show((sign, self.sums[sign]))
-            self.lines.append(f"{old}+{reverse(magnitude)}={show((sign, total))}")
+            new = show((sign, total))
+            self.lines.append(f"{plain(term)}:{old}+{reverse(magnitude)}={new}")
         else:
             total = magnitude
-            self.lines.append(show(term))
+            self.lines.append(f"{plain(term)}:{show(term)}")
         self.sums[sign] = total
 
     def result(self) -> Signed:
@@ -79,8 +88,25 @@ def multiply(lines: list[str], a: int, b: int) -> int:
     """
     if a < 10 and b < 10:
         lines.append(f"{a}*{b}={reverse(a * b)}")
-        return a * b
-    lines.append(f"{reverse(a)}*{reverse(b)}")
+    else:
+        lines.append(f"{reverse(a)}*{reverse(b)}")
+        _expand(lines, a, b)
+    return a * b
+
+
+def multiply_signed(lines: list[str], a: Signed, b: Signed) -> Signed:
+    """Product with the signs written out, so that the sign of the result is found in the line."""
+    product = (a[0] * b[0], a[1] * b[1])
+    if a[1] < 10 and b[1] < 10:
+        lines.append(f"{plain(a)}*{plain(b)}={plain(product)}")
+    else:
+        lines.append(f"{plain(a)}*{plain(b)}")
+        _expand(lines, a[1], b[1])
+        lines.append(plain(product))
+    return product
+
+
+def _expand(lines: list[str], a: int, b: int) -> None:
     total: int | None = None
     for j, v in enumerate(map(int, reverse(b))):
         for i, u in enumerate(map(int, reverse(a))):
@@ -92,7 +118,6 @@ def multiply(lines: list[str], a: int, b: int) -> int:
                 lines.append(f"{reverse(total)}+{reverse(partial)}={reverse(total + partial)}")
                 total += partial
     assert total == a * b
-    return total
 
 
 def number_partials(a: int, b: int) -> int:
@@ -107,10 +132,10 @@ def check_steps(thought: str) -> bool:
     product of the two digits is the number without that shift.
     """
     for line in thought.split("\n"):
-        match = _SUM.match(line)
+        match = _STEP.match(line)
         if match is None:
             continue
-        a, operator, b, c = (match[i] for i in (2, 3, 5, 7))
+        a, operator, b, c = match.groups()
         x, y, z = (int(digits[::-1]) for digits in (a, b, c))
         if operator == "*" and len(a) == len(b) == 1:
             product = x * y
@@ -129,7 +154,7 @@ def check_steps(thought: str) -> bool:
 
 
 def last_number(thought: str) -> int:
-    """The signed number at the very end of a thought (reversed digits behind a label p or n)."""
-    match = re.search(r"([pn]?)(\d+)$", thought)
+    """The signed number at the very end of a thought: reversed digits behind p, n, + or -."""
+    match = re.search(r"([pn+-]?)(\d+)$", thought)
     assert match is not None
-    return int(match[2][::-1]) * (-1 if match[1] == "n" else 1)
+    return int(match[2][::-1]) * (-1 if match[1] in ("n", "-") else 1)
