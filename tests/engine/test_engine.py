@@ -32,7 +32,7 @@ def test_greedy_equals_the_plain_loop(run: Run, model: FalconH1ForCausalLM) -> N
 
 
 def test_prompt_is_computed_once(make_engine: Callable[..., Engine]) -> None:
-    engine = make_engine(max_num_seqs=64)
+    engine = make_engine(max_num_seqs=64, enable_prefix_caching=False)
     prompt = [3 + i % 90 for i in range(512)]
     engine.add_request(prompt, SamplingParams(n=64, max_tokens=4, ignore_eos=True))
     while engine.has_unfinished():
@@ -107,7 +107,7 @@ def test_top_k_one_is_greedy_and_logprobs_are_listed(run: Run, model: FalconH1Fo
 
 
 def test_cancelling_frees_at_once(make_engine: Callable[..., Engine]) -> None:
-    engine = make_engine()
+    engine = make_engine(enable_prefix_caching=False)
     request = engine.add_request(PROMPT, SamplingParams(n=8, max_tokens=50, ignore_eos=True))
     for _ in range(4):
         engine.step()

@@ -111,3 +111,24 @@ def test_equal_prompts_in_one_call_differ_and_a_seed_repeats(run: Run) -> None:
     assert outputs[(0, 0)].token_ids == again[(0, 0)].token_ids
     other = run([([5, 6, 7], params)], seed=1)
     assert other[(0, 0)].token_ids != outputs[(0, 0)].token_ids
+
+
+def test_same_bits_from_a_cached_prefix(make_engine: Callable[..., Any]) -> None:
+    rng = random.Random(5)
+    first = [rng.randrange(3, 96) for _ in range(256)]
+    second = first + [rng.randrange(3, 96) for _ in range(30)]
+    params = SamplingParams(n=2, max_tokens=12, seed=4, ignore_eos=True, logprobs=0)
+
+    def go(*prompts: list[int], enable_prefix_caching: bool) -> tuple[Any, int]:
+        engine = make_engine(enable_prefix_caching=enable_prefix_caching)
+        for prompt in prompts:
+            request = engine.add_request(prompt, params)
+            while engine.has_unfinished():
+                engine.step()
+        outputs = [fingerprint(engine.output(request, t)) for t in range(2)]
+        return outputs, engine.stats()["num_cached_tokens"]
+
+    expected, none = go(second, enable_prefix_caching=False)
+    cached, count = go(first, second, enable_prefix_caching=True)
+    assert (none, count) == (0, 256)
+    assert cached == expected
