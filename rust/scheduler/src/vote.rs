@@ -270,10 +270,6 @@ pub fn replay(
     let mut spent = vec![(0, false); traces.len()];
     let (mut bar, mut consensus, mut last_voter, mut total) = (None, None, None, 0_u64);
     for (index, (confidences, answer_class)) in traces.iter().enumerate() {
-        if policy.total_tokens.is_some_and(|limit| total >= limit) {
-            last_voter = Some(index as u32 - 1);
-            break;
-        }
         let mut tracker = ConfidenceTracker::new(policy.window)?;
         let mut stopped = false;
         for (position, &confidence) in confidences.iter().enumerate() {
@@ -307,6 +303,10 @@ pub fn replay(
                 last_voter = Some(index as u32);
                 break;
             }
+        }
+        if policy.total_tokens.is_some_and(|limit| total >= limit) {
+            last_voter = Some(index as u32);
+            break;
         }
     }
     if online && bar.is_none() {

@@ -113,7 +113,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..30)
 }
 
-const MUST_MEET: [&str; 15] = [
+const MUST_MEET: [&str; 16] = [
     "abort",
     "block copied",
     "confidence",
@@ -125,6 +125,7 @@ const MUST_MEET: [&str; 15] = [
     "preemption",
     "prefix token reused",
     "prompt token computed again",
+    "replay compared",
     "slot copied",
     "step",
     "stop",

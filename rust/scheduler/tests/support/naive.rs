@@ -85,7 +85,8 @@ fn lowest(values: &[f64], window: usize) -> f64 {
         .fold(f64::INFINITY, f64::min)
 }
 
-fn run_trace(given: &Given, index: u32, bar: Option<(f64, usize)>) -> NaiveTrace {
+/// Run one trace to its end; `bar` is the threshold and the window it is held against.
+pub(crate) fn run_trace(given: &Given, index: u32, bar: Option<(f64, usize)>) -> NaiveTrace {
     let mut history = given.prompt.clone();
     let mut confidences = Vec::new();
     let reason = loop {
