@@ -414,26 +414,26 @@ impl World {
             weights.iter().map(|weight| weight.map(round)).collect()
         };
         assert_eq!(rounded(&tally.weights), rounded(&naive.weights));
-        self.compare_replay(given, &tally, coverage);
+        compare_replay(given, &tally, coverage);
     }
+}
 
-    /// The policy replayed over the traces run in full says what the scheduler decided.
-    fn compare_replay(&self, given: &Given, tally: &Tally, coverage: &mut Coverage) {
-        let policy = given.policy.as_ref().expect("it has a policy");
-        let full: Vec<NaiveTrace> = (0..given.num_traces)
-            .map(|trace| run_trace(given, trace, None))
-            .collect();
-        if full.iter().any(|trace| trace.reason == FinishReason::Error) {
-            return; // a recorded trace is one that ended by itself
-        }
-        let recorded: Vec<_> = full
-            .iter()
-            .map(|trace| (&trace.confidences[..], answer_of(&trace.tokens)))
-            .collect();
-        let (replayed, _) = replay(policy, &recorded).expect("finite and long enough");
-        assert_eq!(&replayed, tally);
-        *coverage.entry("replay compared").or_default() += 1;
+/// The policy replayed over the traces run in full says what the scheduler decided.
+fn compare_replay(given: &Given, tally: &Tally, coverage: &mut Coverage) {
+    let policy = given.policy.as_ref().expect("it has a policy");
+    let full: Vec<NaiveTrace> = (0..given.num_traces)
+        .map(|trace| run_trace(given, trace, None))
+        .collect();
+    if full.iter().any(|trace| trace.reason == FinishReason::Error) {
+        return; // a recorded trace is one that ended by itself
     }
+    let recorded: Vec<_> = full
+        .iter()
+        .map(|trace| (&trace.confidences[..], answer_of(&trace.tokens)))
+        .collect();
+    let (replayed, _) = replay(policy, &recorded).expect("finite and long enough");
+    assert_eq!(&replayed, tally);
+    *coverage.entry("replay compared").or_default() += 1;
 }
 
 /// Equal up to rounding; the fake confidences are eighths, so nothing lies on the edge.
