@@ -135,3 +135,123 @@ def test_scan_refuses_what_does_not_fit() -> None:
         case.run(state)
     with pytest.raises(RequestError, match="ssm_state"):
         case.run(state.double())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norms_gates_and_softplus(dtype: torch.dtype) -> None:
+    for rows, width in [(1, 24), (5, 66), (3, 1536)]:
+        wide = torch.randn(rows, 2 * width + 3).to(dtype)
+        x, z, weight = wide[:, :width], wide[:, width : 2 * width], torch.randn(width).to(dtype)
+        x64, z64, w64 = x.double(), z.double(), weight.double()
+        close(ops.rms_norm(x, weight, 1e-5), reference.rms_norm(x64, w64, 1e-5), dtype)
+        close(ops.swiglu(x, z), reference.swiglu(x64, z64), dtype)
+        for before in (False, True):
+            exact = reference.gated_rms_norm(x64, z64, w64, 1e-5, 3, before)
+            close(ops.gated_rms_norm(x, z, weight, 1e-5, 3, before), exact, dtype)
+        dt = ops.softplus_dt(x, weight, (0.001, torch.inf))
+        assert dt.dtype is torch.float32
+        close(dt, reference.softplus_dt(x64, w64, (0.001, torch.inf)), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rope(dtype: torch.dtype) -> None:
+    positions = torch.tensor([0, 3, 5000])
+    for head_dim in (16, 64, 128):
+        wide = torch.randn(3, 6 * head_dim + 5).to(dtype)
+        q = wide[:, : 4 * head_dim].unflatten(1, (4, head_dim))
+        k = wide[:, 4 * head_dim : 6 * head_dim].unflatten(1, (2, head_dim))
+        given = ops.rope(q, k, positions, 1e4)
+        exact = reference.rope(q.float(), k.float(), positions, 1e4)
+        for a, b in zip(given, exact, strict=True):
+            close(a, b.double(), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [2, 3, 4])
+def test_causal_conv1d_slots(dtype: torch.dtype, width: int) -> None:
+    lens, channels = [1, 9, 2, 5], 77
+    wide = torch.randn(sum(lens), channels + 9).to(dtype)
+    x, weight, bias = wide[:, 4 : 4 + channels], torch.randn(channels, width), torch.randn(channels)
+    weight, bias = weight.to(dtype), bias.to(dtype)
+    cu_seqlens = torch.tensor([0, *lens]).cumsum(0).int()
+    slots, started = torch.tensor([4, 0, 2, 5]), torch.tensor([True, False, True, False])
+    state = torch.full((6, channels, width - 1), torch.nan, dtype=dtype)
+    state[slots[started]] = torch.randn(2, channels, width - 1).to(dtype)
+    exact_state = state.double()
+    exact = reference.causal_conv1d_slots(
+        x.double(), weight.double(), bias.double(), cu_seqlens, exact_state, slots, started
+    )
+    y = ops.causal_conv1d_slots(x, weight, bias, cu_seqlens, state, slots, started)
+    close(y, exact, dtype)
+    assert torch.equal(state[slots].double(), exact_state[slots])
+    assert state[[1, 3]].isnan().all()
+    with pytest.raises(RequestError, match="state_slots is 6"):
+        ops.causal_conv1d_slots(x, weight, bias, cu_seqlens, state, slots + 1, started)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_paged_attention_and_write_kv(dtype: torch.dtype) -> None:
+    new, all_ = [1, 33, 4], [70, 40, 4]
+    heads, kv_heads, head_dim, block_size = 6, 2, 64, 16
+    tokens, num_blocks = sum(new), 12
+    block_tables = torch.zeros(3, 5, dtype=torch.int32)
+    free = torch.randperm(num_blocks).tolist()
+    for s, length in enumerate(all_):
+        for b in range(-(-length // block_size)):
+            block_tables[s, b] = free.pop()
+    shape = (num_blocks, block_size, kv_heads, head_dim)
+    k_cache, v_cache = torch.full(shape, torch.nan), torch.full(shape, torch.nan)
+    slots = torch.cat([
+        block_tables[s].long().repeat_interleave(block_size)[:length] * block_size
+        + torch.arange(length) % block_size
+        for s, length in enumerate(all_)
+    ])  # fmt: skip
+    k_cache, v_cache = k_cache.to(dtype), v_cache.to(dtype)
+    wide = torch.randn(sum(all_), 2, kv_heads, head_dim).to(dtype)
+    ops.write_kv(wide[:, 0], wide[:, 1], k_cache, v_cache, slots)
+    assert torch.equal(k_cache.flatten(0, 1)[slots], wide[:, 0])
+    assert torch.equal(v_cache.flatten(0, 1)[slots], wide[:, 1])
+    q = torch.randn(tokens, heads, head_dim).to(dtype)
+    cu_seqlens = torch.tensor([0, *new]).cumsum(0).int()
+    args = (block_tables, cu_seqlens, torch.tensor(all_, dtype=torch.int32), 0.125)
+    y = ops.paged_attention(q, k_cache, v_cache, *args)
+    exact = reference.paged_attention(q.double(), k_cache.double(), v_cache.double(), *args)
+    close(y, exact, dtype)
+    last = ops.paged_attention(
+        q[33:34], k_cache, v_cache, block_tables[1:2], torch.tensor([0, 1]),
+        torch.tensor([40]), 0.125,
+    )  # fmt: skip
+    assert torch.equal(last[0], y[33])
+    with pytest.raises(RequestError, match="slot_mapping is 192"):
+        ops.write_kv(wide[:1, 0], wide[:1, 1], k_cache, v_cache, torch.tensor([192]))
+    with pytest.raises(RequestError, match="block_tables is"):
+        ops.paged_attention(q, k_cache, v_cache, block_tables + 12, *args[1:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", ["top_logprobs", "logprob", "entropy"])
+def test_sample_with_confidence(dtype: torch.dtype, measure: ops.ConfidenceMeasure) -> None:
+    rows, vocab = 12, 700
+    logits = (3 * torch.randn(rows, vocab)).to(dtype)
+    logits[5, ::3] = -torch.inf
+    logits[7, 3] = torch.nan
+    keys = torch.randint(-(2**63), 2**63 - 1, (rows,))
+    settings = (
+        torch.tensor([0.0, 0.6, 1.0] * 4, dtype=torch.float64),
+        torch.tensor([0, 0, 5, 40] * 3),
+        torch.tensor([1.0, 0.95, 0.5, 1.0] * 3, dtype=torch.float64),
+        torch.tensor([0.0, 0.0, 0.05, 0.0] * 3, dtype=torch.float64),
+        keys,
+        torch.arange(rows) * 1000,
+    )
+    for adjusted in (None, logits.float() - 0.01 * torch.arange(vocab)):
+        args = (logits, *settings, measure, 10, 6, adjusted)
+        given, exact = ops.sample_with_confidence(*args), ops.sampling.sample_with_confidence(*args)
+        for name in ("token_ids", "ranks", "is_error", "top_ids"):
+            assert torch.equal(getattr(given, name), getattr(exact, name)), name
+        for name in (
+            "logprobs", "raw_logprobs", "confidences", "top_logprobs", "top_raw_logprobs",
+        ):  # fmt: skip
+            torch.testing.assert_close(
+                getattr(given, name), getattr(exact, name), rtol=1e-5, atol=1e-5, equal_nan=True
+            )

@@ -95,6 +95,8 @@ def softplus_dt(
     dt: Tensor, dt_bias: Tensor, limit: tuple[float, float], backend: Backend = None
 ) -> Tensor:
     """Return clamp(softplus(dt + dt_bias), *limit) in float32 (float64 for float64)."""
+    if _is_cpu(backend, dt, dt_bias):
+        return cpu.softplus_dt(dt, dt_bias, limit)
     return reference.softplus_dt(dt, dt_bias, limit)
 
 
@@ -164,6 +166,10 @@ def causal_conv1d_slots(
     backend: Backend = None,
 ) -> Tensor:
     """`causal_conv1d` with states in conv_state's slots, in place, no gradients."""
+    if _is_cpu(backend, x, weight, bias) and 2 <= weight.shape[1] <= 4:
+        return cpu.causal_conv1d_slots(
+            x, weight, bias, cu_seqlens, conv_state, state_slots, has_initial_state
+        )
     return reference.causal_conv1d_slots(
         x, weight, bias, cu_seqlens, conv_state, state_slots, has_initial_state
     )
@@ -232,7 +238,9 @@ def write_kv(
     backend: Backend = None,
 ) -> None:
     """Store keys and values [T, K, P] at flat KV slots [T], in place."""
-    reference.write_kv(k, v, k_cache, v_cache, slot_mapping)
+    if _is_cpu(backend, k, v, k_cache, v_cache):
+        return cpu.write_kv(k, v, k_cache, v_cache, slot_mapping)
+    return reference.write_kv(k, v, k_cache, v_cache, slot_mapping)
 
 
 def paged_attention(
@@ -246,6 +254,8 @@ def paged_attention(
     backend: Backend = None,
 ) -> Tensor:
     """Attend each sequence's last tokens to its KV blocks; see `reference.paged_attention`."""
+    if _is_cpu(backend, q, k_cache, v_cache):
+        return cpu.paged_attention(q, k_cache, v_cache, block_tables, cu_seqlens, seq_lens, scale)
     return reference.paged_attention(q, k_cache, v_cache, block_tables, cu_seqlens, seq_lens, scale)
 
 
@@ -264,6 +274,11 @@ def sample_with_confidence(
     backend: Backend = None,
 ) -> SampleOutput:
     """Draw one token a row and measure its confidence; see `sampling.sample_with_confidence`."""
+    if _is_cpu(backend, logits):
+        return cpu.sample_with_confidence(
+            logits, temperature, top_k, top_p, min_p, keys, positions, confidence, confidence_top,
+            num_logprobs, adjusted_logits,
+        )  # fmt: skip
     return sampling.sample_with_confidence(
         logits.detach().cpu(),
         temperature,
@@ -300,7 +315,9 @@ def _packed(backend: Backend, *tensors: Tensor | None) -> ModuleType:
 
 
 def _rows(backend: Backend, *tensors: Tensor | None) -> ModuleType:
-    """Return the module that serves a row-wise operation: the kernels where gradients flow."""
+    """Return the module that serves a row-wise operation: a kernel where there is one."""
+    if _is_cpu(backend, *tensors):
+        return cpu
     flows = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     served = flows and backend != "reference" and cpu_train.is_served(*tensors)
     return cpu_train if served else reference

@@ -8,12 +8,19 @@
 // Loops run over several arrays of one length at once.
 #![allow(clippy::needless_range_loop)]
 
+mod attention;
 mod batch;
 mod bf16;
+mod conv;
+mod copy;
 mod error;
 mod linear;
+pub mod noise;
 mod pool;
+mod rope;
 mod rows;
+mod rowwise;
+mod sample;
 mod scan;
 mod simd;
 #[cfg(test)]
@@ -26,11 +33,17 @@ mod train_rows;
 mod train_ssd;
 mod train_vector;
 
+pub use attention::{PagedCache, paged_attention};
 pub use batch::Sequences;
 pub use bf16::Bf16;
+pub use conv::{ConvInputs, causal_conv1d_slots};
+pub use copy::{copy_rows, write_rows};
 pub use error::KernelError;
-pub use linear::{Epilogue, bf16_path, linear_bf16, linear_f32};
+pub use linear::{Epilogue, LinearElement, bf16_path, linear};
 pub use pool::{num_threads, set_num_threads};
+pub use rope::rope;
 pub use rows::{Rows, RowsMut};
+pub use rowwise::{GatedNorm, gated_rms_norm, rms_norm, softplus_dt, swiglu};
+pub use sample::{Confidence, SampleInputs, SampleOutputs, sample_with_confidence};
 pub use scan::{ScanInputs, ssd_scan_slots};
 pub use simd::{Element, Level};

@@ -202,31 +202,39 @@ fn bf16_on<O: Element>(path: Path, job: &Job<Bf16, O>) {
     }
 }
 
-/// y[M, N] = (x[M, K] w[N, K]^T) * scale + bias[N] in f32.
-///
-/// # Errors
-/// [`KernelError`] when a buffer does not fit the shapes of `x` and `y`.
-pub fn linear_f32(
-    x: &Rows<'_, f32>,
-    w: &[f32],
-    epilogue: Epilogue<'_, f32>,
-    y: &mut RowsMut<'_, f32>,
-) -> Result<(), KernelError> {
-    lanes(Level::detect(), &check(x, w, epilogue, y)?);
-    Ok(())
+/// Element types of products; each has one path a CPU.
+pub trait LinearElement: Element {
+    /// Run a checked job on this CPU's path.
+    #[doc(hidden)]
+    #[allow(private_interfaces)]
+    fn run<O: Element>(job: &Job<Self, O>);
 }
 
-/// y[M, N] = (x[M, K] w[N, K]^T) * scale + bias[N]: bf16 operands, f32 accumulation, `O` stored.
+impl LinearElement for f32 {
+    #[allow(private_interfaces)]
+    fn run<O: Element>(job: &Job<f32, O>) {
+        lanes(Level::detect(), job);
+    }
+}
+
+impl LinearElement for Bf16 {
+    #[allow(private_interfaces)]
+    fn run<O: Element>(job: &Job<Bf16, O>) {
+        bf16_on(Path::detect(), job);
+    }
+}
+
+/// y[M, N] = (x[M, K] w[N, K]^T) * scale + bias[N], accumulated in f32 and rounded once.
 ///
 /// # Errors
 /// [`KernelError`] when a buffer does not fit the shapes of `x` and `y`.
-pub fn linear_bf16<O: Element>(
-    x: &Rows<'_, Bf16>,
-    w: &[Bf16],
-    epilogue: Epilogue<'_, Bf16>,
+pub fn linear<T: LinearElement, O: Element>(
+    x: &Rows<'_, T>,
+    w: &[T],
+    epilogue: Epilogue<'_, T>,
     y: &mut RowsMut<'_, O>,
 ) -> Result<(), KernelError> {
-    bf16_on(Path::detect(), &check(x, w, epilogue, y)?);
+    T::run(&check(x, w, epilogue, y)?);
     Ok(())
 }
 

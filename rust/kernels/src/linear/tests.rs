@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{Epilogue, Path, bf16_on, check, lanes, linear_f32};
+use super::{Epilogue, Path, bf16_on, check, lanes, linear};
 use crate::bf16::Bf16;
 use crate::pool;
 use crate::rows::{Rows, RowsMut};
@@ -158,7 +158,7 @@ fn a_padded_output_row_is_left_alone() {
     let (x, w) = (random.normal(m * k), random.normal(n * k));
     let mut y = vec![-7.0; m * (n + 3)];
     let x = Rows::contiguous("x", &x, m, k).unwrap();
-    linear_f32(
+    linear(
         &x,
         &w,
         Epilogue::default(),
@@ -175,14 +175,14 @@ fn sizes_that_do_not_fit_are_refused() {
     let x = Rows::contiguous("x", &[0.0; 8], 2, 4).unwrap();
     let mut y = [0.0; 6];
     let mut y = RowsMut::new("y", &mut y, 2, 3, 3).unwrap();
-    let error = linear_f32(&x, &[0.0; 11], Epilogue::default(), &mut y).unwrap_err();
+    let error = linear(&x, &[0.0; 11], Epilogue::default(), &mut y).unwrap_err();
     assert!(
         error
             .to_string()
             .starts_with("weight holds 11 elements, needed are 12")
     );
     assert!(
-        linear_f32(
+        linear(
             &x,
             &[0.0; 12],
             Epilogue {

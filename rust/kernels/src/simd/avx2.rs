@@ -166,7 +166,7 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn prefetch(ptr: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr.cast()) }
+    unsafe fn count_gt(a: __m256, b: __m256) -> u32 {
+        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a, b)).count_ones() }
     }
 }

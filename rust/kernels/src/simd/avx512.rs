@@ -124,7 +124,7 @@ impl Simd for Avx512 {
         unsafe { _mm512_reduce_max_ps(v) }
     }
     #[inline(always)]
-    unsafe fn prefetch(ptr: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr.cast()) }
+    unsafe fn count_gt(a: __m512, b: __m512) -> u32 {
+        unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b).count_ones() }
     }
 }

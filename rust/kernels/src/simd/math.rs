@@ -43,6 +43,30 @@ pub(crate) unsafe fn silu<S: Simd>(x: S::V) -> S::V {
     unsafe { S::div(x, S::add(S::splat(1.0), exp::<S>(S::sub(S::splat(0.0), x)))) }
 }
 
+/// `ln(1 + exp(x))` within a few ulp: `max(x, 0) + ln(1 + u)` with `u = exp(-|x|)`, and
+/// `ln(1 + u) = 2 atanh(u / (2 + u))` by its series (argument at most 1/3).
+///
+/// # Safety
+/// The CPU must have the features of `S`.
+#[inline(always)]
+pub(crate) unsafe fn softplus<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: register arithmetic only.
+    unsafe {
+        let zero = S::splat(0.0);
+        let negative = S::min(S::sub(zero, x), x);
+        let u = exp::<S>(negative);
+        let s = S::div(u, S::add(S::splat(2.0), u));
+        let square = S::mul(s, s);
+        let mut series = S::splat(1.0 / 17.0);
+        for odd in [15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0] {
+            series = S::fma(series, square, S::splat(1.0 / odd));
+        }
+        let log = S::mul(S::add(s, s), series);
+        // Operand order keeps NaN (see `Simd::max`).
+        S::add(S::max(zero, x), log)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Kernel, Level, Simd, dispatch};

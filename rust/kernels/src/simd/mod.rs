@@ -16,7 +16,7 @@ mod portable;
 pub(crate) use avx512::Avx512;
 pub use element::Element;
 pub(crate) use element::vector::Vector;
-pub(crate) use math::{exp, silu};
+pub(crate) use math::{exp, silu, softplus};
 
 use std::sync::OnceLock;
 
@@ -104,8 +104,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn sum(v: Self::V) -> f32;
     /// Largest lane; NaN lanes may be ignored.
     unsafe fn max_lane(v: Self::V) -> f32;
-    /// Ask for the cache line at `ptr` (any address).
-    unsafe fn prefetch(ptr: *const u8);
+    /// Number of lanes with `a > b`.
+    unsafe fn count_gt(a: Self::V, b: Self::V) -> u32;
 }
 
 /// A piece of work generic over the instruction set.

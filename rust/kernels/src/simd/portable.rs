@@ -120,5 +120,7 @@ impl Simd for Portable {
         v.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
     #[inline(always)]
-    unsafe fn prefetch(_ptr: *const u8) {}
+    unsafe fn count_gt(a: [f32; L], b: [f32; L]) -> u32 {
+        (0..L).map(|l| u32::from(a[l] > b[l])).sum()
+    }
 }
