@@ -95,7 +95,6 @@ class SftRun:
         self.step, self.tokens = state["step"], state["tokens"]
         self.seconds = state["seconds"]
         self.next_ordinal, self.waiting = state["next_ordinal"], state["waiting"]
-        self._trim_metrics()
         return True
 
     def _trim_metrics(self) -> None:
@@ -181,6 +180,7 @@ class SftRun:
         non_finite = 0
         last_save = last_print = time.monotonic()
         saved_step = self.step
+        self._trim_metrics()
         with (self.output / "metrics.jsonl").open("a", buffering=1) as metrics:
             while self.step < steps and not stop.is_set():
                 began = time.monotonic()
