@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,6 +22,9 @@ EXTRACTED = [
     (r"\fbox{3}", "3"),
     (r"\boxed{\text{Yes}}", "Yes"),
     (r"\boxed{}", None),
+    (r"\boxed{\boxed{5}}", "5"),
+    (r"{ { \boxed {6} }", "6"),
+    (r"} \boxed{\} 7}", r"\} 7"),
     ("The answer is 33.", "33"),
     ("The answer is 33. It was 34 before.", "33"),
     ("the Answer is: $x = 3.5$.", "x = 3.5"),
@@ -212,6 +216,37 @@ def test_hostile_answers_do_not_block(answer: str) -> None:
     assert time.perf_counter() - start < 2 * LOAD
 
 
+LONG = [
+    r"\boxed{" * 150_000,
+    "{" * 500_000,
+    "\\" * 500_001,
+    r"\boxed" + " " * 500_000,
+    "answer" + " " * 500_000,
+    "answer is" + " " * 500_000,
+    "answer is *" + "* " * 250_000,
+    "answer : " * 100_000,
+    "#### " * 100_000,
+    "####" + "\t" * 500_000,
+    "</think>" * 60_000,
+    "The answer is " + "x" * 500_000 + "1",
+    "The answer is " + "'" * 500_000 + "1",
+    "The answer is " + r"\text{" * 100_000,
+    "The answer is " + r"\left" * 100_000,
+    "The answer is " + "1," * 250_000,
+    "The answer is x" + " " * 500_000 + "=",
+    "The answer is " + "." * 500_000,
+    "The answer is " + "? " * 250_000 + "1",
+]
+
+
+@pytest.mark.parametrize("text", LONG, ids=range(len(LONG)))
+def test_a_long_text_takes_linear_time(text: str) -> None:
+    start = time.perf_counter()
+    answer = extract(text)
+    assert answer is None or not equal(answer, "7")
+    assert time.perf_counter() - start < LOAD
+
+
 def cpu_share() -> float:
     """How much longer a busy loop takes on this machine now than its CPU time."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -231,6 +266,30 @@ def test_a_hostile_answer_costs_a_vote_little() -> None:
     assert [classes.class_of(answer) for answer in answers] == list(range(6))
     assert classes.class_of(r"\sqrt{20}/2") == 3
     assert time.perf_counter() - start < 4 * LOAD
+
+
+@pytest.mark.campaign
+def test_many_hostile_answers() -> None:
+    """A thousand random towers, factorials, roots, sums and nestings of them."""
+    rng = random.Random(0)
+    shapes = [
+        "{a}^{{{b}}}", "({a})!", r"\sqrt{{{a}}}", r"\frac{{{a}}}{{{b}}}", "({a}+{b})^{{99999}}",
+        r"\sum_{{k=1}}^{{{a}}} k^{{{b}}}", r"\sin({a})", r"\log({a}^{{{b}}})", "{a}*{b}",
+        r"\binom{{{a}}}{{{b}}}", r"\int_0^{{{a}}} x^{{{b}}} dx", "({a}, {b})",
+    ]  # fmt: skip
+
+    def grown(depth: int) -> str:
+        if depth == 0:
+            return rng.choice(["9", "10^9", "x", "y", "0.1", "99999", r"\pi", "-1"])
+        return rng.choice(shapes).format(a=grown(depth - 1), b=grown(depth - 1))
+
+    slowest = 0.0
+    for _ in range(1000):
+        answer = grown(rng.randint(1, 5))
+        start = time.perf_counter()
+        equal(answer, "7")
+        slowest = max(slowest, time.perf_counter() - start)
+    assert slowest < 2 * LOAD
 
 
 def test_a_killed_worker_serves_on() -> None:

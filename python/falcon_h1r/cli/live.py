@@ -33,6 +33,8 @@ LOOKS = {
 }
 """State of a trace -> its character and style in the grid."""
 
+MAX_CELLS = 512
+"""Traces drawn one by one; a larger budget shows counts only."""
 BAR_WIDTH = 32
 MAX_BARS = 5
 MAX_PANELS = 3
@@ -92,6 +94,8 @@ class Panel:
     def _grid(self) -> Text:
         """One character a trace; a bar parts the warm-up from the rest."""
         grid = Text()
+        if len(self.states) > MAX_CELLS:
+            return grid
         for index, state in enumerate(self.states):
             if index and index == self.warmup:
                 grid.append("│ ", style="bright_black")

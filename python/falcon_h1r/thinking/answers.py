@@ -21,6 +21,7 @@ MAX_DIGITS = 400
 _ANSWER_IS = re.compile(
     r"\banswer(?:\s+is|\s*:|\s*=)(?:\s*:)?[\s*]*(\S[^\n]*)", re.IGNORECASE | re.ASCII
 )
+_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _HASHES = re.compile(r"^####[ \t]*(\S[^\n]*)", re.MULTILINE)
 _NUMBER = re.compile(r"([+-]?)(\d{1,3}(?:,\d{3})+|\d+)?(\.\d*)?(?:[eE]([+-]?\d{1,4}))?(\\?%)?")
 _FRACTION = re.compile(
@@ -93,9 +94,9 @@ def _verdict(a: str, b: str) -> bool | None:
     values = _number(_value_of(a)), _number(_value_of(b))
     if None not in values:
         return values[0] == values[1]
-    if (_is_letter(a) and _is_letter(b)) or _is_prose(a) or _is_prose(b):
-        return False
     if not (_is_judged(a) and _is_judged(b)):
+        return False
+    if (_is_letter(a) and _is_letter(b)) or _is_prose(a) or _is_prose(b):
         return False
     return judged_equal(*sorted((_latex(a), _latex(b))))
 
@@ -136,21 +137,20 @@ class AnswerClasses:
 
 
 def _boxed(text: str) -> str | None:
-    r"""Return the inside of the last `\boxed{...}` whose braces close."""
-    end = len(text)
-    while (start := max(text.rfind(r"\boxed", 0, end), text.rfind(r"\fbox", 0, end))) >= 0:
-        opening = re.compile(r"\\[a-z]+\s*\{").match(text, start)
-        depth = 1 if opening else 0
-        at = opening.end() if opening else end
-        while depth and at < len(text):
-            # An escaped brace is text.
-            escaped = text[at - 1] == "\\" and text[at - 2 : at - 1] != "\\"
-            depth += 0 if escaped else (text[at] == "{") - (text[at] == "}")
-            at += 1
-        if opening and depth == 0:
-            return text[opening.end() : at - 1]
-        end = start
-    return None
+    r"""Return the inside of the last `\boxed{...}` whose braces close; one pass over the text."""
+    opened: list[int] = []  # where the inside of each open brace begins; -1: a plain brace
+    last = None
+    for match in _BRACES.finditer(text):
+        token = match[0]
+        if token == "}":
+            start = opened.pop() if opened else -1
+            if start >= 0 and (last is None or start > last.start):
+                last = slice(start, match.start())
+        elif token == "{":
+            opened.append(-1)
+        elif token.endswith("{") and len(token) > 2:
+            opened.append(match.end())
+    return None if last is None else text[last]
 
 
 def _last(pattern: re.Pattern[str], text: str) -> str | None:
