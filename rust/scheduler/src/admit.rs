@@ -123,21 +123,9 @@ impl Scheduler {
     /// Admit a sequence that holds nothing, with `room` blocks free beside its own and as many
     /// slots; from the longest kept prefix of its prompt if there is one.
     fn admit_fresh(&mut self, key: SequenceKey, room: Room, batch: &mut Batch) -> bool {
+        // A prefix never stands in the way: its blocks are this prompt's, and it was kept beside
+        // an owner, so there is a slot besides its own.
         let prefix = self.find_prefix(key.arrival);
-        if self.admit_from(key, prefix, room, batch) {
-            return true;
-        }
-        // The prefix itself may be what takes the room.
-        prefix.is_some() && room.must_fit && self.admit_from(key, None, room, batch)
-    }
-
-    fn admit_from(
-        &mut self,
-        key: SequenceKey,
-        prefix: Option<PrefixId>,
-        room: Room,
-        batch: &mut Batch,
-    ) -> bool {
         let start = prefix.map_or(0, |prefix| prefix.num_tokens);
         let Some(end) = self.chunk_end(key, start, batch.budget) else {
             return false;

@@ -86,11 +86,10 @@ fn given() -> impl Strategy<Value = Given> {
         prop::option::weighted(0.7, policy()),
     )
         .prop_map(|(seed, prompt_len, num_traces, max_tokens, policy)| {
-            // Many prompts begin alike.
-            let seed = if seed % 4 > 0 { seed % 4 } else { seed };
-            let prompt = (0..prompt_len as u64)
-                .map(|i| (mix(seed, i) % 1000) as u32)
-                .collect();
+            // Many prompts begin alike and part at some point.
+            let shared = if seed % 4 > 0 { (seed >> 8) % 30 } else { 0 };
+            let word = |i: u64| mix(if i < shared { seed % 4 } else { seed }, i) % 1000;
+            let prompt = (0..prompt_len as u64).map(|i| word(i) as u32).collect();
             let num_traces = num_traces.max(policy.as_ref().map_or(1, |policy| policy.warmup));
             Given {
                 prompt,

@@ -137,6 +137,9 @@ impl World {
         for &slot in &plan.state_slots {
             self.slots[slot as usize] = POISON;
         }
+        for &[_, slot] in &plan.slot_copies {
+            self.slots[slot as usize] = POISON;
+        }
         for &cell in &plan.slot_mapping {
             self.kv[cell as usize] = (u32::MAX, POISON);
         }
