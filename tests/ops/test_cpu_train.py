@@ -47,7 +47,7 @@ def compare(
             for o in outputs
         )
         wanted = [v for v in leaves.values() if v is not None]
-        return outputs, list(torch.autograd.grad(loss, wanted))  # type: ignore[arg-type]
+        return outputs, list(torch.autograd.grad(loss, wanted))
 
     got, want = run(fast, torch.float32), run(plain, torch.float64)
     names = [f"output {i}" for i in range(len(want[0]))]
@@ -70,7 +70,7 @@ def scan_inputs(lens: list[int], sizes: tuple[int, int, int, int], seed: int) ->
 
     # Strided rows, as a slice of the projection gives.
     xBC = randn(total, heads * width + 2 * groups * d_state + 3)
-    x, B, C, _ = xBC.split([heads * width, groups * d_state, groups * d_state, 3], dim=-1)
+    x, B, C, _ = torch.split(xBC, [heads * width, groups * d_state, groups * d_state, 3], dim=-1)
     return {
         "x": x.unflatten(-1, (heads, width)),
         "dt": torch.nn.functional.softplus(randn(total, heads) - 2),
@@ -129,7 +129,7 @@ def test_attention(lens: list[int], sizes: tuple[int, int, int]) -> None:
     heads, kv_heads, width = sizes
     total = sum(lens)
     qkv = torch.randn(total, (heads + 2 * kv_heads) * width)
-    q, k, v = qkv.split([heads * width, kv_heads * width, kv_heads * width], dim=-1)
+    q, k, v = torch.split(qkv, [heads * width, kv_heads * width, kv_heads * width], dim=-1)
     inputs = {n: t.unflatten(-1, (-1, width)) for n, t in (("q", q), ("k", k), ("v", v))}
     cu = cumulative(lens)
     compare(
@@ -144,7 +144,7 @@ def test_attention(lens: list[int], sizes: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("started", [True, False])
 def test_conv(lens: list[int], width: int, started: bool) -> None:
     channels = 37
-    x, _ = torch.randn(sum(lens), channels + 5).split([channels, 5], dim=-1)
+    x, _ = torch.split(torch.randn(sum(lens), channels + 5), [channels, 5], dim=-1)
     inputs = {
         "x": x,
         "weight": torch.randn(channels, width),
@@ -171,7 +171,7 @@ def test_rms_norm(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("groups", [1, 3])
 def test_gated_rms_norm(groups: int) -> None:
-    z, x, _ = torch.randn(70, 100).split([42, 42, 16], dim=-1)
+    z, x, _ = torch.split(torch.randn(70, 100), [42, 42, 16], dim=-1)
     inputs = {"x": x, "z": z, "weight": torch.randn(42)}
     compare(
         lambda **t: cpu_train.gated_rms_norm(eps=1e-5, num_groups=groups, **t),
@@ -183,7 +183,7 @@ def test_gated_rms_norm(groups: int) -> None:
 
 
 def test_swiglu() -> None:
-    gate, up, _ = (torch.randn(67, 50) * 4).split([20, 20, 10], dim=-1)
+    gate, up, _ = torch.split(torch.randn(67, 50) * 4, [20, 20, 10], dim=-1)
     compare(cpu_train.swiglu, reference.swiglu, {"gate": gate, "up": up})
 
 
@@ -257,7 +257,7 @@ def test_bits_do_not_depend_on_threads_or_repeats() -> None:
                 return n
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(cpu_train.torch, "get_num_threads", count_threads)
+                patch.setattr(torch, "get_num_threads", count_threads)
                 again = whole_layer(3)
             for a, b in zip(first, again, strict=True):
                 assert torch.equal(a, b)

@@ -57,7 +57,12 @@ def linear(
     """Return (x @ weight^T) * scale + bias; every muP multiplier is such an epilogue."""
     if _is_cpu(backend, x, weight, bias):
         return cpu.linear(x, weight, bias, scale)
-    if isinstance(scale, Tensor) and scale.ndim and x.dtype == torch.float32 and weight.requires_grad:
+    if (
+        isinstance(scale, Tensor)
+        and scale.ndim
+        and x.dtype == torch.float32
+        and weight.requires_grad
+    ):
         # Training in float32: scaling the weight's rows is cheaper than scaling every token's.
         weight, scale = weight * scale[:, None], None
     y = F.linear(x, weight)
@@ -69,7 +74,8 @@ def linear(
 def rms_norm(x: Tensor, weight: Tensor, eps: float, backend: Backend = None) -> Tensor:
     """RMS norm over the last axis; see `reference.rms_norm`."""
     rows = _rows(backend, x, weight)
-    return rows.rms_norm(x, weight, eps)
+    y: Tensor = rows.rms_norm(x, weight, eps)
+    return y
 
 
 def gated_rms_norm(
@@ -83,12 +89,14 @@ def gated_rms_norm(
 ) -> Tensor:
     """Gate by silu(z) and normalise per group; see `reference.gated_rms_norm`."""
     rows = _rows(backend, x, z, weight)
-    return rows.gated_rms_norm(x, z, weight, eps, num_groups, norm_before_gate)
+    y: Tensor = rows.gated_rms_norm(x, z, weight, eps, num_groups, norm_before_gate)
+    return y
 
 
 def swiglu(gate: Tensor, up: Tensor, backend: Backend = None) -> Tensor:
     """Return silu(gate) * up."""
-    return _rows(backend, gate, up).swiglu(gate, up)
+    y: Tensor = _rows(backend, gate, up).swiglu(gate, up)
+    return y
 
 
 def softplus_dt(
@@ -104,7 +112,8 @@ def rope(
     q: Tensor, k: Tensor, positions: Tensor, theta: float, backend: Backend = None
 ) -> tuple[Tensor, Tensor]:
     """Rotate queries and keys by position; see `reference.rope`."""
-    return _rows(backend, q, k).rope(q, k, positions, theta)
+    rotated: tuple[Tensor, Tensor] = _rows(backend, q, k).rope(q, k, positions, theta)
+    return rotated
 
 
 def ssd_scan(
@@ -120,7 +129,8 @@ def ssd_scan(
 ) -> tuple[Tensor, Tensor]:
     """Mamba-2's scan over packed sequences -> (y, final_state); see `reference.ssd_scan`."""
     module = _packed(backend, x, dt, A, B, C, D, initial_state)
-    return module.ssd_scan(x, dt, A, B, C, D, cu_seqlens, initial_state)
+    out: tuple[Tensor, Tensor] = module.ssd_scan(x, dt, A, B, C, D, cu_seqlens, initial_state)
+    return out
 
 
 def causal_conv1d(
@@ -133,7 +143,8 @@ def causal_conv1d(
 ) -> tuple[Tensor, Tensor]:
     """Depthwise causal convolution and SiLU -> (y, final_state); see the reference."""
     module = _packed(backend, x, weight, bias, initial_state)
-    return module.causal_conv1d(x, weight, bias, cu_seqlens, initial_state)
+    out: tuple[Tensor, Tensor] = module.causal_conv1d(x, weight, bias, cu_seqlens, initial_state)
+    return out
 
 
 def varlen_attention(
@@ -145,14 +156,17 @@ def varlen_attention(
     backend: Backend = None,
 ) -> Tensor:
     """Causal grouped-query attention inside each sequence; see `reference.varlen_attention`."""
-    return _packed(backend, q, k, v).varlen_attention(q, k, v, cu_seqlens, scale)
+    out: Tensor = _packed(backend, q, k, v).varlen_attention(q, k, v, cu_seqlens, scale)
+    return out
 
 
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, backend: Backend = None
 ) -> Tensor:
     """Per-token cross entropy of a linear head, never holding all logits; see the reference."""
-    return _packed(backend, hidden, weight).linear_cross_entropy(hidden, weight, targets, scale)
+    module = _packed(backend, hidden, weight)
+    losses: Tensor = module.linear_cross_entropy(hidden, weight, targets, scale)
+    return losses
 
 
 def causal_conv1d_slots(

@@ -138,7 +138,7 @@ def ssd_scan(
         _check("initial_state", initial_state, (len(bounds) - 1, heads, width, d_state))
     if heads % groups:
         raise ValueError(f"{heads} heads cannot be shared by {groups} groups")
-    y, final_state = _Scan.apply(x, dt, A, B, C, D, initial_state, bounds)  # type: ignore[no-untyped-call]
+    y, final_state = _Scan.apply(x, dt, A, B, C, D, initial_state, bounds)
     return y, final_state
 
 
@@ -196,7 +196,7 @@ def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale:
     _check("v", v, tuple(k.shape))
     if heads % k.shape[1]:
         raise ValueError(f"{heads} heads cannot share {k.shape[1]} key heads")
-    out: Tensor = _Attention.apply(q, k, v, bounds, scale)  # type: ignore[no-untyped-call]
+    out: Tensor = _Attention.apply(q, k, v, bounds, scale)
     return out
 
 
@@ -270,7 +270,7 @@ def causal_conv1d(
         _check("initial_state", initial_state, (len(bounds) - 1, channels, width - 1))
     if not 2 <= width <= 4:
         return chunked.causal_conv1d(x, weight, bias, cu_seqlens, initial_state)
-    y: Tensor = _Conv.apply(x, weight, bias, initial_state, bounds)  # type: ignore[no-untyped-call]
+    y: Tensor = _Conv.apply(x, weight, bias, initial_state, bounds)
     return y, _last_inputs(x, bounds, width - 1, initial_state)
 
 
@@ -329,7 +329,7 @@ class _Norm(torch.autograd.Function):
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMS norm over the last axis of x [.., C]; signature of `reference.rms_norm`."""
     _check("weight", weight, (x.shape[-1],))
-    y: Tensor = _Norm.apply(x.reshape(-1, x.shape[-1]), None, weight, eps, 1)  # type: ignore[no-untyped-call]
+    y: Tensor = _Norm.apply(x.reshape(-1, x.shape[-1]), None, weight, eps, 1)
     return y.view(x.shape)
 
 
@@ -348,7 +348,7 @@ def gated_rms_norm(
     _check("weight", weight, (x.shape[-1],))
     if x.shape[-1] % num_groups:
         raise ValueError(f"{x.shape[-1]} channels cannot be cut into {num_groups} groups")
-    y: Tensor = _Norm.apply(x, z, weight, eps, num_groups)  # type: ignore[no-untyped-call]
+    y: Tensor = _Norm.apply(x, z, weight, eps, num_groups)
     return y
 
 
@@ -388,7 +388,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up for gate and up [.., C] of one shape."""
     _check("up", up, tuple(gate.shape))
     width = gate.shape[-1]
-    y: Tensor = _Swiglu.apply(gate.reshape(-1, width), up.reshape(-1, width))  # type: ignore[no-untyped-call]
+    y: Tensor = _Swiglu.apply(gate.reshape(-1, width), up.reshape(-1, width))
     return y.view(gate.shape)
 
 
@@ -401,7 +401,8 @@ class _Rope(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return _rotate(dy, *ctx.saved_tensors, True), None, None
+        cos, sin = ctx.saved_tensors
+        return _rotate(dy, cos, sin, True), None, None
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, reverse: bool) -> Tensor:
@@ -428,7 +429,7 @@ def rope(q: Tensor, k: Tensor, positions: Tensor, theta: float) -> tuple[Tensor,
     exponent = torch.arange(0, width, 2, dtype=torch.float32) / width
     angle = positions.float()[:, None] * (1.0 / theta**exponent)  # [T, P/2]
     cos, sin = angle.cos(), angle.sin()
-    return _Rope.apply(q, cos, sin), _Rope.apply(k, cos, sin)  # type: ignore[no-untyped-call]
+    return _Rope.apply(q, cos, sin), _Rope.apply(k, cos, sin)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -495,5 +496,5 @@ def linear_cross_entropy(
     targets = targets.contiguous()
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < vocabulary:
         raise IndexError(f"a target lies outside the vocabulary of {vocabulary}")
-    losses: Tensor = _CrossEntropy.apply(hidden, weight, targets, scale, rows)  # type: ignore[no-untyped-call]
+    losses: Tensor = _CrossEntropy.apply(hidden, weight, targets, scale, rows)
     return losses if chosen is None else losses.new_zeros(total).index_put((chosen,), losses)

@@ -111,7 +111,7 @@ pub unsafe fn attention_backward(attention: Attention<'_>, grads: AttentionGrads
                         scratch,
                         grads,
                     },
-                )
+                );
             };
         });
     });

@@ -1,4 +1,4 @@
-//! Depthwise causal convolution with SiLU over packed sequences, with its gradient.
+//! Depthwise causal convolution with `SiLU` over packed sequences, with its gradient.
 //!
 //! Legend: T packed tokens, S sequences, C channels, W conv width (2 to 4), V lanes of a register.
 //! One task is one sequence, row by row; it leaves its part of the gradients of weight and bias.
@@ -88,7 +88,7 @@ pub unsafe fn conv_backward(conv: Conv<'_>, grads: ConvGrads) {
                         inner,
                         grads,
                     },
-                )
+                );
             };
         });
     });

@@ -145,7 +145,7 @@ impl Kernel for Gemm {
     }
 }
 
-/// Write the transpose of a [rows, cols] to out [cols, out_row >= rows]; the rest of a row is 0.
+/// Write the transpose of a [rows, cols] to out, whose rows are `out_row` >= rows long; the rest of a row is 0.
 ///
 /// # Safety
 /// Both must lie in memory, apart; `a` has rows `a_row` apart.

@@ -1,4 +1,4 @@
-//! Row-wise operations with their gradients: RMS norm (plain or gated), SwiGLU, rotary positions,
+//! Row-wise operations with their gradients: RMS norm (plain or gated), `SwiGLU`, rotary positions,
 //! cross entropy.
 //!
 //! Legend: T rows, C columns, G groups of columns, V vocabulary, P head width. Tasks are blocks of

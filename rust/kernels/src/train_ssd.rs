@@ -76,7 +76,7 @@ pub struct ScanGrads {
 // SAFETY: tasks write the rows of their own sequence and group.
 unsafe impl Sync for ScanGrads {}
 
-/// Compute y [T, H, P] and final_state [S, H, P, N].
+/// Compute y [T, H, P] and the final state [S, H, P, N].
 ///
 /// # Safety
 /// All pointers must be valid for the sizes named, outputs apart from inputs.
@@ -127,7 +127,7 @@ pub unsafe fn ssd_backward(scan: Scan<'_>, grads: ScanGrads) {
                         scratch,
                         grads,
                     },
-                )
+                );
             };
         });
     });
@@ -270,9 +270,9 @@ impl<'a> Shared<'a> {
 struct Decay {
     dt: [f32; Q],
     sum: [f32; Q],
-    /// exp(s_t), from the chunk's start through t.
+    /// `exp(s_t)`, from the chunk's start through t.
     since: [f32; Q],
-    /// exp(s_last - s_t), from t to the chunk's end.
+    /// `exp(s_last - s_t)`, from t to the chunk's end.
     until: [f32; Q],
     rows: usize,
 }
@@ -312,7 +312,7 @@ impl Decay {
         self.since[self.rows - 1]
     }
 
-    /// out_ij = exp(s_i - s_j) for j <= i, else 0; [rows, Q].
+    /// `out_ij = exp(s_i - s_j)` for j <= i, else 0; [rows, Q].
     #[inline(always)]
     unsafe fn between<S: Simd>(&self, out: *mut f32) {
         for i in 0..self.rows {

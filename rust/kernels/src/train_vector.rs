@@ -45,9 +45,9 @@ pub(crate) unsafe fn store<S: Simd>(ptr: *mut f32, v: S::V, n: usize) {
     // SAFETY: passed on to the caller.
     unsafe {
         if n == S::LANES {
-            S::store(ptr, v)
+            S::store(ptr, v);
         } else {
-            S::store_n(ptr, v, n)
+            S::store_n(ptr, v, n);
         }
     }
 }
