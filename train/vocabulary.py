@@ -82,7 +82,7 @@ def build_vocabulary(folder: Path, size: int, seed: int = 0) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     data = json.loads(tokenizer.to_str())
     for token in data["added_tokens"]:
-        # A thought's markers stay visible in decoded text: chat leaves earlier thoughts out by them.
+        # A thought's markers stay visible in decoded text: chat finds earlier thoughts by them.
         token["special"] = token["id"] not in (THINK, END_THINK)
     tokenizer = Tokenizer.from_str(json.dumps(data))
     tokenizer.save(str(folder / "tokenizer.json"))

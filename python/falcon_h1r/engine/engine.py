@@ -40,7 +40,7 @@ class EngineConfig:
     """Tokens a KV block."""
     seed: int = 0
     enable_prefix_caching: bool = True
-    """Keep the states of finished prompts, as long as memory lasts, for prompts that begin alike."""
+    """Keep states of finished prompts, while memory lasts, for prompts that begin alike."""
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "memory_bytes",

@@ -1,8 +1,11 @@
 """The Rust kernels as operations on tensors: checks first, then addresses and sizes.
 
-Legend as in `reference.py`. Every function computes float32 or bfloat16 tensors on the CPU,
+Every function computes float32 or bfloat16 tensors on the CPU,
 without gradients; `ops` comes here only then. Index ranges (slots, blocks, offsets) are checked
 by the kernels before they write anything; what cannot be right raises RequestError.
+
+Legend: T packed tokens, H heads, K kv heads, P head width, C channels, W conv width,
+R sampled rows, V vocabulary.
 """
 
 from functools import lru_cache
