@@ -23,6 +23,10 @@ class Tokenizer:
         """Return the id of a token as the file writes it; None when there is none."""
     def id_to_token(self, token_id: int) -> str | None:
         """Return the token as the file writes it; None when there is none."""
+    def control_tokens(self) -> list[tuple[str, int]]:
+        """Return special tokens, and added ones written as tags (`<think>`), in order of id."""
+    def reasoning_json(self, symbols: Sequence[str] | None = None) -> str:
+        """Return the `tokenizer.json` in which each symbol is one token."""
     def special_tokens(self) -> list[tuple[str, int]]:
         """Return content and id of every special token, in order of id."""
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
@@ -39,7 +43,7 @@ class Tokenizer:
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Return all ids [total] and the offsets [n + 1] between which each text's lie."""
     def encode_segments(self, segments: Sequence[tuple[str, bool]]) -> list[int]:
-        """Return the ids of all texts joined; only texts marked True hold special tokens."""
+        """Return the ids of all texts joined; only texts marked True hold control tokens."""
     def decode(
         self,
         ids: Sequence[int] | NDArray[np.uint32] | NDArray[np.int64],
@@ -63,6 +67,12 @@ class DecodeStream:
         """Return the text that this id completes, '' while a character is incomplete."""
     def flush(self) -> str:
         """Return the rest: U+FFFD for a character that never became complete."""
+
+def reasoning_symbols() -> list[str]:
+    """Return the symbols that `Tokenizer.extend_for_reasoning` adds by default."""
+
+def render_chat(template: str, context: str) -> str:
+    """Render a chat template with a JSON object; TokenizerError says what went wrong."""
 
 # --- scheduler ---
 # T tokens of a plan, S sequences, M blocks of the longest table, R sampled rows.

@@ -5,11 +5,12 @@ says beside its `tokenizer.json`. It imports no torch.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from falcon_h1r import _rust
+from falcon_h1r.chat import ControlMask, without_thoughts
 from falcon_h1r.errors import TokenizerError
 
 __all__ = ["Tokenizer", "resolve_model_folder"]
@@ -88,6 +89,86 @@ class Tokenizer(_rust.Tokenizer):
         tokenizer.eos_token_ids = tuple(_special_ids(tokenizer, "eos", configs))
         tokenizer.pad_token_id = next(iter(_special_ids(tokenizer, "pad", configs)), None)
         return tokenizer
+
+    def extend_for_reasoning(self, symbols: Sequence[str] | None = None) -> "Tokenizer":
+        """Return a tokenizer in which each symbol, bare and after a space, is one token.
+
+        `symbols`: Unicode characters or LaTeX commands; None: those of `reasoning_symbols()`. Base
+        ids stay; new ones follow the last, for which the model's embedding must grow. Raises
+        `TokenizerError` for ASCII operators (they lengthen text).
+        """
+        given = None if symbols is None else list(symbols)
+        return Tokenizer(self.reasoning_json(given), **self._state())
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        keep_thoughts: bool = False,
+        chat_template: str | None = None,
+        **variables: Any,
+    ) -> str:
+        """Return the text of a conversation, as the model's template writes it.
+
+        Thoughts (`<think>...</think>`) of assistant turns before the last user turn are left out
+        unless `keep_thoughts`. `variables` are seen by the template. Encode the result with
+        `encode`; for messages of strangers take `encode_chat`. Raises `TokenizerError` when there
+        is no template, it fails, or a message is not JSON.
+        """
+        turns = [dict(m) for m in messages]
+        shown = turns if keep_thoughts else without_thoughts(turns)
+        context = self._chat_context(shown, add_generation_prompt, tools, variables)
+        return _rust.render_chat(self._template(chat_template), context)
+
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        keep_thoughts: bool = False,
+        chat_template: str | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """Return the ids of a conversation in which no message can spell a control token.
+
+        As `encode(apply_chat_template(...))`, except that control tokens written inside messages or
+        tools are ordinary text; those of the template itself count. The model's own thoughts that
+        `keep_thoughts` leaves in are text too.
+        """
+        turns = [dict(m) for m in messages]
+        shown = turns if keep_thoughts else without_thoughts(turns)
+        mask = ControlMask([token for token, _ in self.control_tokens()])
+        masked = self._chat_context(
+            mask.hide(shown), add_generation_prompt, mask.hide(tools), mask.hide(variables)
+        )
+        text = _rust.render_chat(self._template(chat_template), masked)
+        return self.encode_segments(mask.segments(text))
+
+    def _template(self, given: str | None) -> str:
+        template = given or self.chat_template
+        if template is None:
+            raise TokenizerError("this model has no chat template: give one as chat_template")
+        return template
+
+    def _chat_context(self, messages: Any, generate: bool, tools: Any, variables: Any) -> str:
+        names = {
+            "bos_token": self.bos_token_id,
+            "eos_token": self.eos_token_id,
+            "pad_token": self.pad_token_id,
+        }
+        tokens = {
+            name: self.id_to_token(token_id)
+            for name, token_id in names.items()
+            if token_id is not None
+        }
+        context = {"messages": messages, "tools": tools, "add_generation_prompt": generate}
+        try:
+            return json.dumps(tokens | context | variables, ensure_ascii=True)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TokenizerError(f"messages, tools or variables are not JSON: {error}") from None
 
     def save(self, path: str | Path) -> None:
         """Write a `tokenizer.json` that Hugging Face `tokenizers` loads with the same ids."""

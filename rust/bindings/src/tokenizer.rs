@@ -100,6 +100,16 @@ impl Tokenizer {
         self.0.id_to_token(u32::try_from(token_id).ok()?)
     }
 
+    fn control_tokens(&self) -> Vec<(&str, u32)> {
+        self.0.control_tokens().collect()
+    }
+
+    #[pyo3(signature = (symbols = None))]
+    fn reasoning_json(&self, py: Python<'_>, symbols: Option<Vec<String>>) -> PyResult<String> {
+        let extended = py.detach(|| self.0.extend_for_reasoning(symbols.as_deref()));
+        Ok(extended.map_err(raise)?.json().to_owned())
+    }
+
     fn special_tokens(&self) -> Vec<(&str, u32)> {
         self.0.special_tokens().collect()
     }
@@ -219,8 +229,28 @@ impl DecodeStream {
     }
 }
 
+#[pyfunction]
+fn reasoning_symbols() -> Vec<String> {
+    core::reasoning_symbols()
+}
+
+#[pyfunction]
+fn render_chat(py: Python<'_>, template: &str, context: &str) -> PyResult<String> {
+    let now = |format: &str| {
+        Python::attach(|py| {
+            let time = py.import("time")?.call_method1("strftime", (format,))?;
+            time.extract::<String>()
+        })
+        .unwrap_or_default()
+    };
+    py.detach(|| core::render_chat(template, context, now))
+        .map_err(raise)
+}
+
 /// Add this crate's classes and functions to the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Tokenizer>()?;
-    module.add_class::<DecodeStream>()
+    module.add_class::<DecodeStream>()?;
+    module.add_function(wrap_pyfunction!(reasoning_symbols, module)?)?;
+    module.add_function(wrap_pyfunction!(render_chat, module)?)
 }

@@ -19,6 +19,9 @@ pub(crate) struct AddedToken {
     rstrip: bool,
     normalized: bool,
     pub(crate) special: bool,
+    /// Whether it steers the model, so that untrusted text must not spell it: special tokens, and
+    /// those written as tags (`<think>`).
+    pub(crate) control: bool,
 }
 
 /// A part of the text.
@@ -41,7 +44,7 @@ pub(crate) struct AddedTokens {
     /// Tokens matched in the text as it comes, and those matched in normalized text.
     raw: Option<Matcher>,
     normalized: Option<Matcher>,
-    has_special_normalized: bool,
+    has_control_normalized: bool,
 }
 
 impl AddedTokens {
@@ -78,6 +81,7 @@ impl AddedTokens {
             by_id.insert(
                 id,
                 AddedToken {
+                    control: special.contains(&spec.content) || is_tag(&spec.content),
                     special: special.contains(&spec.content),
                     content: spec.content,
                     pattern,
@@ -91,9 +95,9 @@ impl AddedTokens {
         Ok(Self {
             raw: Matcher::new(&by_id, false)?,
             normalized: Matcher::new(&by_id, true)?,
-            has_special_normalized: by_id
+            has_control_normalized: by_id
                 .values()
-                .any(|t: &AddedToken| t.special && t.normalized),
+                .any(|t: &AddedToken| t.control && t.normalized),
             by_id,
             by_content,
         })
@@ -115,32 +119,32 @@ impl AddedTokens {
     }
 
     /// Whether trust of a text can only be kept by normalizing its parts one by one.
-    pub(crate) fn has_special_normalized(&self) -> bool {
-        self.has_special_normalized
+    pub(crate) fn has_control_normalized(&self) -> bool {
+        self.has_control_normalized
     }
 
     /// Cut tokens of text that is not normalized yet.
-    pub(crate) fn cut_raw<'t>(&self, text: &'t str, special: bool, parts: &mut Vec<Part<'t>>) {
-        self.cut(self.raw.as_ref(), text, special, parts);
+    pub(crate) fn cut_raw<'t>(&self, text: &'t str, control: bool, parts: &mut Vec<Part<'t>>) {
+        self.cut(self.raw.as_ref(), text, control, parts);
     }
 
     /// Cut tokens of normalized text.
     pub(crate) fn cut_normalized<'t>(
         &self,
         text: &'t str,
-        special: bool,
+        control: bool,
         parts: &mut Vec<Part<'t>>,
     ) {
-        self.cut(self.normalized.as_ref(), text, special, parts);
+        self.cut(self.normalized.as_ref(), text, control, parts);
     }
 
-    /// As the reference: a match that does not count (part of a word, or special where special
+    /// As the reference: a match that does not count (part of a word, or control where control
     /// tokens are not allowed) is text, and the search goes on behind it.
     fn cut<'t>(
         &self,
         matcher: Option<&Matcher>,
         text: &'t str,
-        special: bool,
+        control: bool,
         parts: &mut Vec<Part<'t>>,
     ) {
         let mut done = 0;
@@ -150,7 +154,7 @@ impl AddedTokens {
             };
             let token = &self.by_id[id];
             let (mut start, mut end) = (found.start(), found.end());
-            if token.special && !special {
+            if token.control && !control {
                 continue;
             }
             if token.single_word {
@@ -176,6 +180,10 @@ impl AddedTokens {
             parts.push(Part::Text(&text[done..]));
         }
     }
+}
+
+fn is_tag(content: &str) -> bool {
+    content.len() > 2 && content.starts_with('<') && content.ends_with('>')
 }
 
 /// `\w` of the reference.

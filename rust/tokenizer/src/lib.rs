@@ -16,13 +16,18 @@ mod normalizer;
 mod pattern;
 mod post;
 mod pretokenizer;
+mod reasoning;
 mod scanners;
 mod spec;
 mod split;
+mod symbols;
+mod template;
 mod tokenizer;
 mod unicode;
 mod vocab;
 
 pub use decode::DecodeStream;
 pub use error::TokenizerError;
+pub use reasoning::reasoning_symbols;
+pub use template::render_chat;
 pub use tokenizer::Tokenizer;

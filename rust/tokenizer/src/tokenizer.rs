@@ -83,6 +83,11 @@ impl Tokenizer {
         }
     }
 
+    /// Content and id of every added token, in order of id.
+    pub(crate) fn added_tokens(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.added.iter().map(|(id, t)| (t.content.as_str(), id))
+    }
+
     /// Content and id of every special token, in order of id.
     pub fn special_tokens(&self) -> impl Iterator<Item = (&str, u32)> {
         self.added
@@ -101,7 +106,16 @@ impl Tokenizer {
         Ok(out)
     }
 
-    /// As [`Self::encode`] of all texts joined, except that special tokens are cut only of the
+    /// Content and id of every token that steers the model: special tokens, and added tokens
+    /// written as tags (`<think>`), in order of id.
+    pub fn control_tokens(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.added
+            .iter()
+            .filter(|(_, t)| t.control)
+            .map(|(id, t)| (t.content.as_str(), id))
+    }
+
+    /// As [`Self::encode`] of all texts joined, except that control tokens are cut only of the
     /// texts marked `true`: in the others their characters are ordinary text. No added token
     /// reaches across a change of the mark.
     ///
@@ -123,7 +137,7 @@ impl Tokenizer {
             for (text, special) in &runs {
                 let mut parts = Vec::new();
                 self.added.cut_raw(text, *special, &mut parts);
-                if self.added.has_special_normalized() {
+                if self.added.has_control_normalized() {
                     self.encode_text(&std::mem::take(&mut open), open_special, scratch, &mut out)?;
                 }
                 open_special = *special;

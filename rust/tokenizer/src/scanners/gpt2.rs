@@ -5,6 +5,10 @@ use crate::unicode::{LETTER, NUMBER, SPACE, classes, decode};
 pub(crate) const PATTERN: &str =
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
+/// The same, written with a group, as in tokenizers converted from tiktoken's files.
+pub(crate) const PATTERN_GROUPED: &str =
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
 /// See [`super::Scanner::end`].
 pub(super) fn end(text: &[u8], start: usize) -> usize {
     if text[start] == b'\'' {
