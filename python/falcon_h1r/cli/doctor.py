@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-REQUIRED = ("torch", "numpy", "safetensors", "PyYAML", "jsonargparse", "rich", "math-verify")
+REQUIRED = ("torch", "numpy", "safetensors", "PyYAML", "rich", "math-verify")
 OPTIONAL = {
     "triton": "kernels on GPUs",
     "huggingface-hub": "checkpoints by hub id (extra `hub`)",

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use crate::error::RequestError;
 use memory::{rows, rows_mut, view};
 
-/// Run a kernel without the GIL; its error becomes RequestError.
+/// Run a kernel without the GIL; its error becomes `RequestError`.
 fn run(py: Python<'_>, kernel: impl FnOnce() -> Result<(), KernelError> + Send) -> PyResult<()> {
     py.detach(kernel)
         .map_err(|error| RequestError::new_err(error.to_string()))

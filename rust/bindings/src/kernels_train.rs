@@ -20,7 +20,7 @@ fn run(py: Python<'_>, threads: usize, work: impl FnOnce() + Send) {
     });
 }
 
-fn scan<'a>(sizes: [usize; 4], cu: &'a [usize], rows: [usize; 4], inputs: [usize; 7]) -> Scan<'a> {
+fn scan(sizes: [usize; 4], cu: &[usize], rows: [usize; 4], inputs: [usize; 7]) -> Scan<'_> {
     let [x, dt, a, b, c, d, initial_state] = inputs.map(|address| address as *const f32);
     let [x_row, dt_row, b_row, c_row] = rows;
     Scan {
@@ -90,13 +90,13 @@ fn train_ssd_backward(
     });
 }
 
-fn attention<'a>(
+fn attention(
     sizes: [usize; 3],
-    cu_seqlens: &'a [usize],
+    cu_seqlens: &[usize],
     rows: [usize; 3],
     inputs: [usize; 3],
     scale: f32,
-) -> Attention<'a> {
+) -> Attention<'_> {
     let [q, k, v] = inputs.map(|address| address as *const f32);
     let [q_row, k_row, v_row] = rows;
     Attention {
@@ -164,7 +164,7 @@ fn train_attention_backward(
     });
 }
 
-fn conv<'a>(sizes: [usize; 2], cu: &'a [usize], x_row: usize, inputs: [usize; 4]) -> Conv<'a> {
+fn conv(sizes: [usize; 2], cu: &[usize], x_row: usize, inputs: [usize; 4]) -> Conv<'_> {
     let [x, weight, bias, past] = inputs.map(|address| address as *const f32);
     Conv {
         sizes,
@@ -348,7 +348,7 @@ fn train_rope(
                     reverse,
                 },
                 y as *mut f32,
-            )
+            );
         };
     });
 }

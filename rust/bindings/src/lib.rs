@@ -1,7 +1,7 @@
 //! `falcon_h1r._rust`: converts and raises, decides nothing.
 
-// PyO3 hands arguments over by value.
-#![allow(clippy::needless_pass_by_value)]
+// PyO3 hands arguments over by value, and keyword arguments one by one.
+#![allow(clippy::needless_pass_by_value, clippy::too_many_arguments)]
 
 mod error;
 mod kernels;

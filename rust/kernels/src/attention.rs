@@ -264,7 +264,7 @@ impl<T: Element> Kernel for Task<'_, T> {
         let head_dim = self.job.cache.head_dim;
         // SAFETY: passed on to the caller.
         unsafe {
-            match if head_dim % S::LANES == 0 {
+            match if head_dim.is_multiple_of(S::LANES) {
                 head_dim / S::LANES
             } else {
                 0
@@ -296,7 +296,7 @@ fn check<'a, T: Element>(
         max_blocks,
     } = cache;
     let kv_width = kv_heads * head_dim;
-    let fits = kv_width > 0 && block_size > 0 && q.width() % kv_width == 0;
+    let fits = kv_width > 0 && block_size > 0 && q.width().is_multiple_of(kv_width);
     check_value("q width", q.width() as i64, fits, "a multiple of K * P")?;
     check_size("y", y.width(), q.width())?;
     check_size("y", y.len(), q.len())?;
@@ -355,7 +355,7 @@ fn run<T: Element>(level: Level, job: &Job<'_, T>) {
                     from,
                     until,
                 },
-            )
+            );
         };
     });
 }

@@ -14,7 +14,7 @@ const TASK_ELEMENTS: usize = 1 << 14;
 pub(crate) fn by_rows(rows: usize, width: usize, task: impl Fn(usize, usize) + Sync) {
     let block = (TASK_ELEMENTS / width.max(1)).max(1);
     pool::parallel_for(rows.div_ceil(block), |i| {
-        task(i * block, ((i + 1) * block).min(rows))
+        task(i * block, ((i + 1) * block).min(rows));
     });
 }
 

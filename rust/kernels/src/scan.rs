@@ -317,7 +317,7 @@ fn run<T: Element>(level: Level, job: &Job<'_, T>) {
                     sequence,
                     head,
                 },
-            )
+            );
         }
     });
 }

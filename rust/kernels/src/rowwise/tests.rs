@@ -101,7 +101,7 @@ fn all<T: Element>(rows: usize, width: usize, groups: usize, seed: u64, bound: f
             norm_before_gate,
         };
         let y = run::<T>(rows, width, |y| {
-            gated_rms_norm(&x, &z, &weight, norm, y).unwrap()
+            gated_rms_norm(&x, &z, &weight, norm, y).unwrap();
         });
         close(&y, &exact, bound);
     }

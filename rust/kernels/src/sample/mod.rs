@@ -93,7 +93,7 @@ fn check<T: Element>(
     check_value(
         "V",
         vocab as i64,
-        vocab > 0 && vocab <= i32::MAX as usize,
+        vocab > 0 && i32::try_from(vocab).is_ok(),
         "1 to 2^31 - 1",
     )?;
     check_value(
