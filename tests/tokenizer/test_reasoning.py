@@ -47,7 +47,7 @@ def test_each_symbol_is_one_token(extended: Tokenizer) -> None:
 def test_base_ids_are_unchanged(base: Tokenizer, extended: Tokenizer) -> None:
     for token_id in range(base.vocab_size):
         assert extended.id_to_token(token_id) == base.id_to_token(token_id)
-    # "word" is the one added token that `ignore_merges` may meet as a whole word (docs/tokenizer.md).
+    # `ignore_merges` may meet the added token "word" as a whole word: docs/tokenizer.md.
     texts = [t for t in nasty_texts(1_000, seed=5) if "word" not in t]
     free = [t for t in texts if not any(s in t for s in SYMBOLS)]
     assert len(free) > 300
