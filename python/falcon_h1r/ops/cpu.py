@@ -17,31 +17,37 @@ from falcon_h1r import _rust
 from falcon_h1r.errors import RequestError
 from falcon_h1r.ops.sampling import ConfidenceMeasure, SampleOutput
 
+_rust.set_num_threads(torch.get_num_threads())
+
 _SUPPORTED = (torch.float32, torch.bfloat16)
 _MEASURES: dict[ConfidenceMeasure, int] = {"top_logprobs": 0, "logprob": 1, "entropy": 2}
 
 
 def is_supported(*tensors: Tensor | None) -> bool:
     """Say whether these kernels can run: on the CPU, one dtype of two, and no gradient wanted."""
-    given = [t for t in tensors if t is not None]
-    first = given[0].dtype
-    if first not in _SUPPORTED:
-        return False
+    dtype = None
     grad = torch.is_grad_enabled()
-    return all(
-        t.dtype is first and t.device.type == "cpu" and not (grad and t.requires_grad)
-        for t in given
-    )
+    for t in tensors:  # a plain loop: this runs before every operation
+        if t is None:
+            continue
+        if dtype is None:
+            dtype = t.dtype
+            if dtype not in _SUPPORTED:
+                return False
+        if t.dtype is not dtype or not t.is_cpu or (grad and t.requires_grad):
+            return False
+    return True
 
 
-def _check(ok: bool, name: str, tensor: Tensor, allowed: str) -> None:
-    if not ok:
-        given = f"{tensor.dtype} {list(tensor.shape)} with strides {list(tensor.stride())}"
-        raise RequestError(f"{name} is {given}; allowed is {allowed}")
+def _refuse(name: str, tensor: Tensor, allowed: str) -> None:
+    given = f"{tensor.dtype} {list(tensor.shape)} with strides {list(tensor.stride())}"
+    raise RequestError(f"{name} is {given}; allowed is {allowed}")
 
 
 def _rows(x: Tensor) -> Tensor:
     """Return x with contiguous rows (all axes but the first), copied only if it has none."""
+    if x.is_contiguous():
+        return x
     expected = 1
     for size, stride in zip(reversed(x.shape[1:]), reversed(x.stride()[1:]), strict=True):
         if size != 1 and stride != expected:
@@ -64,7 +70,7 @@ def _f32(x: Tensor) -> Tensor:
 
 
 def _int32(x: Tensor) -> Tensor:
-    return x.to(torch.int32).contiguous()
+    return x.contiguous() if x.dtype is torch.int32 else x.to(torch.int32).contiguous()
 
 
 def linear(
@@ -75,8 +81,10 @@ def linear(
     The product is accumulated, scaled and shifted in float32 and rounded once.
     """
     n, k = weight.shape
-    _check(x.shape[-1] == k, "x", x, f"[.., {k}] for this weight")
-    _check(bias is None or bias.shape == (n,), "bias", x if bias is None else bias, f"[{n}]")
+    if x.shape[-1] != k:
+        _refuse("x", x, f"[.., {k}] for this weight")
+    if not (bias is None or bias.shape == (n,)):
+        _refuse("bias", x if bias is None else bias, f"[{n}]")
     flat = _flat(x)
     weight = weight.contiguous()
     bias = None if bias is None else bias.contiguous()
@@ -105,7 +113,8 @@ def linear(
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMS norm over the last axis of x [.., D]; see `reference.rms_norm`."""
     width = x.shape[-1]
-    _check(weight.shape == (width,), "weight", weight, f"[{width}]")
+    if weight.shape != (width,):
+        _refuse("weight", weight, f"[{width}]")
     flat, weight = _flat(x), weight.contiguous()
     y = torch.empty(x.shape, dtype=x.dtype)
     _rust.rms_norm(
@@ -120,8 +129,10 @@ def gated_rms_norm(
 ) -> Tensor:
     """Gate x [.., C] by silu(z) and normalise per group; see `reference.gated_rms_norm`."""
     width = x.shape[-1]
-    _check(weight.shape == (width,), "weight", weight, f"[{width}]")
-    _check(z.shape == x.shape, "z", z, f"the shape of x, {list(x.shape)}")
+    if weight.shape != (width,):
+        _refuse("weight", weight, f"[{width}]")
+    if z.shape != x.shape:
+        _refuse("z", z, f"the shape of x, {list(x.shape)}")
     flat, gate, weight = _flat(x), _flat(z), weight.contiguous()
     y = torch.empty(x.shape, dtype=x.dtype)
     _rust.gated_rms_norm(
@@ -133,7 +144,8 @@ def gated_rms_norm(
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Return silu(gate) * up, both [.., F]."""
-    _check(up.shape == gate.shape, "up", up, f"the shape of gate, {list(gate.shape)}")
+    if up.shape != gate.shape:
+        _refuse("up", up, f"the shape of gate, {list(gate.shape)}")
     a, b = _flat(gate), _flat(up)
     y = torch.empty(gate.shape, dtype=gate.dtype)
     _rust.swiglu(
@@ -146,7 +158,8 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 def softplus_dt(dt: Tensor, dt_bias: Tensor, limit: tuple[float, float]) -> Tensor:
     """Return clamp(softplus(dt + dt_bias), *limit) [T, H] in float32."""
     tokens, heads = dt.shape
-    _check(dt_bias.shape == (heads,), "dt_bias", dt_bias, f"[{heads}]")
+    if dt_bias.shape != (heads,):
+        _refuse("dt_bias", dt_bias, f"[{heads}]")
     dt, bias = _rows(dt), _f32(dt_bias)
     y = torch.empty(tokens, heads)
     _rust.softplus_dt(
@@ -167,9 +180,12 @@ def _frequencies(theta: float, head_dim: int) -> Tensor:
 def rope(q: Tensor, k: Tensor, positions: Tensor, theta: float) -> tuple[Tensor, Tensor]:
     """Rotate q [T, H, P] and k [T, K, P] by their positions [T]; see `reference.rope`."""
     positions = positions.to(torch.int64).contiguous()
-    _check(positions.shape == q.shape[:1], "positions", positions, f"[{q.shape[0]}]")
-    _check(k.shape[0] == q.shape[0] and k.shape[2] == q.shape[2], "k", k, "q's tokens and width")
-    _check(q.shape[2] % 2 == 0, "q", q, "an even head width")
+    if positions.shape != q.shape[:1]:
+        _refuse("positions", positions, f"[{q.shape[0]}]")
+    if not (k.shape[0] == q.shape[0] and k.shape[2] == q.shape[2]):
+        _refuse("k", k, "q's tokens and width")
+    if q.shape[2] % 2 != 0:
+        _refuse("q", q, "an even head width")
     frequencies = _frequencies(theta, q.shape[2])
 
     def rotate(x: Tensor) -> Tensor:
@@ -201,16 +217,16 @@ def causal_conv1d_slots(
     """
     channels, width = weight.shape
     tokens = x.shape[0]
-    _check(x.shape == (tokens, channels), "x", x, f"[T, {channels}]")
-    _check(bias is None or bias.shape == (channels,), "bias", weight, f"[{channels}]")
-    _check(
+    if x.shape != (tokens, channels):
+        _refuse("x", x, f"[T, {channels}]")
+    if not (bias is None or bias.shape == (channels,)):
+        _refuse("bias", weight, f"[{channels}]")
+    if not (
         conv_state.dtype is x.dtype
         and conv_state.is_contiguous()
-        and conv_state.shape[1:] == (channels, width - 1),
-        "conv_state",
-        conv_state,
-        f"contiguous {x.dtype} [slots, {channels}, {width - 1}]",
-    )
+        and conv_state.shape[1:] == (channels, width - 1)
+    ):
+        _refuse("conv_state", conv_state, f"contiguous {x.dtype} [slots, {channels}, {width - 1}]")
     _check_sequences(cu_seqlens, state_slots, has_initial_state)
     x, weight, cu_seqlens = _rows(x), weight.contiguous(), _int32(cu_seqlens)
     bias = None if bias is None else bias.contiguous()
@@ -243,18 +259,22 @@ def ssd_scan_slots(
     tokens, heads, head_dim = x.shape
     groups, d_state = B.shape[1:]
     seqs = state_slots.shape[0]
-    _check(C.shape == B.shape, "C", C, f"the shape of B, {list(B.shape)}")
-    _check(dt.shape == (tokens, heads), "dt", dt, f"[{tokens}, {heads}]")
-    _check(B.shape[0] == tokens, "B", B, f"{tokens} tokens")
-    _check(A.shape == D.shape == (heads,), "A and D", A, f"[{heads}]")
-    _check(
+    if C.shape != B.shape:
+        _refuse("C", C, f"the shape of B, {list(B.shape)}")
+    if dt.shape != (tokens, heads):
+        _refuse("dt", dt, f"[{tokens}, {heads}]")
+    if B.shape[0] != tokens:
+        _refuse("B", B, f"{tokens} tokens")
+    if not (A.shape == D.shape == (heads,)):
+        _refuse("A and D", A, f"[{heads}]")
+    if not (
         ssm_state.dtype is torch.float32
         and ssm_state.is_contiguous()
-        and ssm_state.shape[1:] == (heads, head_dim, d_state),
-        "ssm_state",
-        ssm_state,
-        f"contiguous float32 [slots, {heads}, {head_dim}, {d_state}]",
-    )
+        and ssm_state.shape[1:] == (heads, head_dim, d_state)
+    ):
+        _refuse(
+            "ssm_state", ssm_state, f"contiguous float32 [slots, {heads}, {head_dim}, {d_state}]"
+        )
     _check_sequences(cu_seqlens, state_slots, has_initial_state)
     x, B, C, dt = _rows(x), _rows(B), _rows(C), _rows(dt.to(torch.float32))
     A, D, cu_seqlens = _f32(A), _f32(D), _int32(cu_seqlens)
@@ -289,36 +309,29 @@ def ssd_scan_slots(
 
 def _check_sequences(cu_seqlens: Tensor, state_slots: Tensor, has_initial_state: Tensor) -> None:
     seqs = state_slots.shape[0]
-    _check(cu_seqlens.shape == (seqs + 1,), "cu_seqlens", cu_seqlens, f"[{seqs + 1}]")
-    _check(
-        state_slots.dtype is torch.int64 and state_slots.is_contiguous(),
-        "state_slots",
-        state_slots,
-        "contiguous int64",
-    )
-    _check(
+    if cu_seqlens.shape != (seqs + 1,):
+        _refuse("cu_seqlens", cu_seqlens, f"[{seqs + 1}]")
+    if not (state_slots.dtype is torch.int64 and state_slots.is_contiguous()):
+        _refuse("state_slots", state_slots, "contiguous int64")
+    if not (
         has_initial_state.dtype is torch.bool
         and has_initial_state.shape == (seqs,)
-        and has_initial_state.is_contiguous(),
-        "has_initial_state",
-        has_initial_state,
-        f"contiguous bool [{seqs}]",
-    )
+        and has_initial_state.is_contiguous()
+    ):
+        _refuse("has_initial_state", has_initial_state, f"contiguous bool [{seqs}]")
 
 
 def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """Store k and v [T, K, P] in the caches [blocks, block_size, K, P] at KV slots int64 [T]."""
     tokens = k.shape[0]
     slot_mapping = slot_mapping.to(torch.int64).contiguous()
-    _check(slot_mapping.shape == (tokens,), "slot_mapping", slot_mapping, f"[{tokens}]")
+    if slot_mapping.shape != (tokens,):
+        _refuse("slot_mapping", slot_mapping, f"[{tokens}]")
     for name, x, cache in (("k", k, k_cache), ("v", v, v_cache)):
-        _check(x.shape == (tokens, *cache.shape[2:]), name, x, f"[{tokens}, *{cache.shape[2:]}]")
-        _check(
-            cache.is_contiguous() and cache.dtype is x.dtype,
-            f"{name}_cache",
-            cache,
-            f"contiguous {x.dtype}",
-        )
+        if x.shape != (tokens, *cache.shape[2:]):
+            _refuse(name, x, f"[{tokens}, *{cache.shape[2:]}]")
+        if not (cache.is_contiguous() and cache.dtype is x.dtype):
+            _refuse(f"{name}_cache", cache, f"contiguous {x.dtype}")
     for x, cache in ((k, k_cache), (v, v_cache)):
         x = _rows(x)
         _rust.write_rows(
@@ -340,20 +353,16 @@ def paged_attention(
     tokens, heads, head_dim = q.shape
     num_blocks, block_size, kv_heads, _ = k_cache.shape
     seqs = seq_lens.shape[0]
-    _check(
-        k_cache.is_contiguous() and k_cache.dtype is q.dtype and k_cache.shape[3] == head_dim,
-        "k_cache",
-        k_cache,
-        f"contiguous {q.dtype} [blocks, block_size, K, {head_dim}]",
-    )
-    _check(
-        v_cache.is_contiguous() and v_cache.dtype is q.dtype and v_cache.shape == k_cache.shape,
-        "v_cache",
-        v_cache,
-        f"contiguous {q.dtype} {list(k_cache.shape)}",
-    )
-    _check(block_tables.shape[0] == seqs, "block_tables", block_tables, f"[{seqs}, M]")
-    _check(cu_seqlens.shape == (seqs + 1,), "cu_seqlens", cu_seqlens, f"[{seqs + 1}]")
+    if not (k_cache.is_contiguous() and k_cache.dtype is q.dtype and k_cache.shape[3] == head_dim):
+        _refuse("k_cache", k_cache, f"contiguous {q.dtype} [blocks, block_size, K, {head_dim}]")
+    if not (
+        v_cache.is_contiguous() and v_cache.dtype is q.dtype and v_cache.shape == k_cache.shape
+    ):
+        _refuse("v_cache", v_cache, f"contiguous {q.dtype} {list(k_cache.shape)}")
+    if block_tables.shape[0] != seqs:
+        _refuse("block_tables", block_tables, f"[{seqs}, M]")
+    if cu_seqlens.shape != (seqs + 1,):
+        _refuse("cu_seqlens", cu_seqlens, f"[{seqs + 1}]")
     q, block_tables = _rows(q), _int32(block_tables)
     cu_seqlens, seq_lens = _int32(cu_seqlens), _int32(seq_lens)
     y = torch.empty(tokens, heads, head_dim, dtype=q.dtype)
@@ -371,8 +380,10 @@ def copy_rows(tensor: Tensor, copies: Tensor) -> None:
 
     tensor contiguous, any dtype. A destination may not repeat nor be a source.
     """
-    _check(tensor.is_contiguous(), "tensor", tensor, "contiguous")
-    _check(copies.dim() == 2 and copies.shape[1] == 2, "copies", copies, "[n, 2]")
+    if not (tensor.is_contiguous()):
+        _refuse("tensor", tensor, "contiguous")
+    if not (copies.dim() == 2 and copies.shape[1] == 2):
+        _refuse("copies", copies, "[n, 2]")
     copies = copies.to(torch.int64).contiguous()
     row_bytes = tensor[0].nbytes if tensor.shape[0] else 0
     _rust.copy_rows(
@@ -397,12 +408,8 @@ def sample_with_confidence(
     rows, vocab = logits.shape
     logits = _rows(logits)
     adjusted = None if adjusted_logits is None else _f32(adjusted_logits)
-    _check(
-        adjusted is None or adjusted.shape == logits.shape,
-        "adjusted_logits",
-        logits if adjusted is None else adjusted,
-        f"[{rows}, {vocab}]",
-    )
+    if not (adjusted is None or adjusted.shape == logits.shape):
+        _refuse("adjusted_logits", logits if adjusted is None else adjusted, f"[{rows}, {vocab}]")
     settings = [
         temperature.to(torch.float64).contiguous(),
         top_k.to(torch.int64).contiguous(),
@@ -414,7 +421,8 @@ def sample_with_confidence(
     for name, value in zip(
         ("temperature", "top_k", "top_p", "min_p", "keys", "positions"), settings, strict=True
     ):
-        _check(value.shape == (rows,), name, value, f"[{rows}]")
+        if value.shape != (rows,):
+            _refuse(name, value, f"[{rows}]")
     num_top = min(num_logprobs, vocab)
     out = SampleOutput(
         token_ids=torch.empty(rows, dtype=torch.int64),
