@@ -12,8 +12,9 @@ from typing import Any
 from falcon_h1r import _rust
 from falcon_h1r.chat import ControlMask, without_thoughts
 from falcon_h1r.errors import TokenizerError
+from falcon_h1r.hub import model_folder
 
-__all__ = ["Tokenizer", "resolve_model_folder"]
+__all__ = ["Tokenizer"]
 
 _CONFIG_FILES = ("tokenizer_config.json", "generation_config.json", "config.json")
 _TOKENIZER_FILES = ("tokenizer.json", *_CONFIG_FILES, "chat_template.*")
@@ -75,7 +76,7 @@ class Tokenizer(_rust.Tokenizer):
         The hub needs the extra "hub". Raises `TokenizerError` when there is no such folder, no
         `tokenizer.json` in it, or one that cannot be used.
         """
-        folder = resolve_model_folder(folder_or_repo_id, _TOKENIZER_FILES)
+        folder = model_folder(folder_or_repo_id, _TOKENIZER_FILES, TokenizerError)
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise TokenizerError(f"no tokenizer.json in {folder}: give a folder that has one")
@@ -195,35 +196,6 @@ class Tokenizer(_rust.Tokenizer):
 
 def _rebuild(text: str, state: dict[str, Any]) -> Tokenizer:
     return Tokenizer(text, **state)
-
-
-def resolve_model_folder(
-    folder_or_repo_id: str | Path, patterns: Sequence[str] | None = None
-) -> Path:
-    """Return the folder itself, or the local copy of a repository of the Hugging Face hub.
-
-    `patterns` limits what is fetched; None: weights, configs and tokenizer. Raises
-    `TokenizerError` when there is no such folder and the hub cannot help.
-    """
-    name = str(folder_or_repo_id)
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise TokenizerError(f"no such folder: {name!r}: give a model folder or a hub id")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise TokenizerError(
-            f"no such folder: {name!r}: if it is a hub id, run pip install 'falcon-h1r[hub]'"
-        ) from None
-    try:
-        wanted = list(patterns or ("*.safetensors", "*.json", "chat_template.*"))
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except Exception as error:
-        # The hub client raises a dozen classes of its own and of its HTTP library.
-        reason = " ".join(str(error).split())[:300]
-        raise TokenizerError(f"no such folder: {name!r}, and the hub says: {reason}") from error
 
 
 def _read(path: Path) -> str:

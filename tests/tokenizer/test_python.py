@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from falcon_h1r.errors import TokenizerError
-from falcon_h1r.tokenizer import Tokenizer, resolve_model_folder
+from falcon_h1r.hub import model_folder
+from falcon_h1r.tokenizer import Tokenizer
 
 from .pipelines import ALL, nasty_texts, reference_json
 
@@ -157,7 +158,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="no such folder"):
         Tokenizer.from_pretrained(tmp_path / "missing")
     with pytest.raises(TokenizerError, match="no such folder"):
-        resolve_model_folder("an-owner/a-model-that-is-nowhere")
+        model_folder("an-owner/a-model-that-is-nowhere", error=TokenizerError)
     with pytest.raises(TokenizerError, match="cannot read"):
         Tokenizer.from_file(tmp_path / "missing.json")
     (tmp_path / "tokenizer.json").write_text("{")
