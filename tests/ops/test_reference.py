@@ -1,9 +1,12 @@
 """The oracles themselves: gradients by finite differences, and the batched torch paths."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from falcon_h1r import ops
+from falcon_h1r.errors import RequestError
 from falcon_h1r.ops import chunked, reference
 
 LENGTHS = st.lists(st.sampled_from([1, 2, 3, 5, 9, 17, 33]), min_size=1, max_size=5)
@@ -103,3 +106,10 @@ def test_cached_ops_equal_uncached_and_leave_other_slots() -> None:
     torch.testing.assert_close(got, y)
     torch.testing.assert_close(state[[4, 1]], final)
     assert state[[0, 2, 3]].isnan().all()
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    x = torch.ones(2, 4)
+    for backend in ("triton", "gpu"):
+        with pytest.raises(RequestError, match="backend is"):
+            ops.rms_norm(x, x[0], 1e-5, backend=backend)  # type: ignore[arg-type]

@@ -1,10 +1,11 @@
-"""One public function an operation, dispatched to a backend: "reference", "cpu" or "triton".
+"""One public function an operation, dispatched to a backend: "reference" or "cpu".
 
 `backend=None` picks by device and by whether gradients are wanted:
 CPU without gradients -> the Rust kernels (`ops/cpu.py`, float32 and bfloat16), whose every output
 row depends on that row and its own past only; CPU with gradients in float32 -> the Rust kernels
 with gradients (`ops/cpu_train.py`); everything else -> the differentiable torch paths
-(`ops/chunked.py`), which also serve second derivatives (backend "reference" does too).
+(`ops/chunked.py`), which also serve second derivatives (backend "reference" does too). GPUs are
+served by those torch paths: there are no Triton kernels yet, and asking for them is refused.
 Signatures, shapes and sources stand in `ops/reference.py`, the oracle of each operation.
 
 Legend: T packed tokens, S sequences, H heads, K kv heads, P head width, C conv channels.
@@ -21,7 +22,7 @@ from falcon_h1r.errors import RequestError
 from falcon_h1r.ops import chunked, cpu, cpu_train, reference, sampling
 from falcon_h1r.ops.sampling import ConfidenceMeasure, SampleOutput
 
-Backend = Literal["reference", "cpu", "triton"] | None
+Backend = Literal["reference", "cpu"] | None
 
 __all__ = [
     "Backend",
@@ -310,6 +311,7 @@ def sample_with_confidence(
 
 def _is_cpu(backend: Backend, *tensors: Tensor | None) -> bool:
     """Say whether the Rust kernels run: asked for, or nothing was and they can."""
+    _check_backend(backend)
     if backend == "cpu":
         if not cpu.is_supported(*tensors):
             given = sorted({f"{t.dtype} on {t.device}" for t in tensors if t is not None})
@@ -321,8 +323,14 @@ def _is_cpu(backend: Backend, *tensors: Tensor | None) -> bool:
     return backend is None and cpu.is_supported(*tensors)
 
 
+def _check_backend(backend: Backend) -> None:
+    if backend not in (None, "reference", "cpu"):
+        raise RequestError(f'backend is {backend!r}; it must be "reference", "cpu" or None')
+
+
 def _packed(backend: Backend, *tensors: Tensor | None) -> ModuleType:
     """Return the module that serves an operation over whole packed sequences."""
+    _check_backend(backend)
     if backend == "reference":
         return reference
     return cpu_train if cpu_train.is_served(*tensors) else chunked
