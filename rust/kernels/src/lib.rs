@@ -31,6 +31,8 @@ mod train_conv;
 mod train_gemm;
 mod train_rows;
 mod train_ssd;
+mod train_ssd_backward;
+mod train_ssd_parts;
 mod train_vector;
 
 pub use attention::{PagedCache, paged_attention};
