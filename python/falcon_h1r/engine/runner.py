@@ -3,6 +3,9 @@
 Legend: R rows to sample, V vocabulary.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -23,6 +26,10 @@ class Runner:
     @torch.inference_mode()
     def run(self, plan: Plan) -> Tensor:
         """Do the plan's copies, run its tokens once, and return the logits [R, V] to sample."""
+        with _kernels_own_the_cores():
+            return self._run(plan)
+
+    def _run(self, plan: Plan) -> Tensor:
         if plan.block_copies.shape[0]:
             self.cache.copy_blocks(torch.from_numpy(plan.block_copies).to(self.device))
         if plan.slot_copies.shape[0]:
@@ -31,3 +38,14 @@ class Runner:
         rows, inverse = distinct_rows(plan, self.device)
         logits = self.model.forward_cached(input_ids, batch, self.cache, rows)
         return logits if inverse is None else logits[inverse]
+
+
+@contextmanager
+def _kernels_own_the_cores() -> Iterator[None]:
+    """Keep torch to one thread: its OpenMP workers spin after each call, on the kernels' cores."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
