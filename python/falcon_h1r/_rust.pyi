@@ -5,11 +5,13 @@ from typing import Literal, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 __version__: str
 
 # --- tokenizer ---
 
+@disjoint_base
 class Tokenizer:
     """Byte-level BPE of a `tokenizer.json`; `falcon_h1r.Tokenizer` adds what a folder says."""
 
