@@ -46,7 +46,8 @@ def decode_ours(llm: LLM, prompts: Prompts, num_tokens: int) -> float:
     """Seconds for num_tokens - 1 tokens of each trace, after all have their first."""
     params = SamplingParams(temperature=0.0, max_tokens=num_tokens, ignore_eos=True)
     requests = [llm.engine.add_request(prompt, params) for prompt in prompts]
-    while llm.engine.stats()["num_generated_tokens"] % (num_tokens * len(prompts)) < len(prompts):
+    wanted = llm.stats()["num_generated_tokens"] + len(prompts)
+    while llm.stats()["num_generated_tokens"] < wanted:
         llm.engine.step()
     start = time.perf_counter()
     while llm.engine.has_unfinished():
