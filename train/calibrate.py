@@ -114,7 +114,7 @@ def score(traces: Iterable[JudgedTrace], measure: str, window: int) -> dict[str,
 
 
 def calibrate(
-    folder: Path, *, problems: int = 40, traces: int = 16, warmup: int = 8, max_tokens: int = 400
+    folder: Path, *, problems: int = 24, traces: int = 12, warmup: int = 8, max_tokens: int = 400
 ) -> dict[str, Any]:
     """Write `folder`/thinking.json and return {"thinking": ..., "auroc": {measure: {window: ..}}}.
 

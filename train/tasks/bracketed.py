@@ -64,6 +64,7 @@ def _solve(left: _Bracket, op: str, right: _Bracket) -> tuple[list[str], int, tu
     if op == "*":
         result = multiply_signed(lines, a, b)
     else:
+        lines.append(f"{show(a)}{op}{show(b)}")
         result = add_terms(lines, [a, (-b[0] if op == "-" else b[0], b[1])])
     return lines, value(result), (a[1], b[1])
 
