@@ -43,6 +43,55 @@ impl Decoder {
     }
 }
 
+/// The bytes of every id, spelled out once: decoding then copies and looks nothing up. A stream,
+/// which has no use for the table, spells each token anew and must give the same.
+pub(crate) struct DecodeTable {
+    bytes: Vec<u8>,
+    /// Where each id's bytes end.
+    ends: Vec<usize>,
+    kinds: Vec<Kind>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Unknown,
+    Plain,
+    Special,
+}
+
+/// One token, as the table has it.
+pub(crate) struct Token<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) is_special: bool,
+}
+
+impl DecodeTable {
+    /// Spell out every id of a tokenizer whose letters are bytes.
+    pub(crate) fn new(tokenizer: &Tokenizer) -> Self {
+        let (mut bytes, mut ends, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+        for id in 0..tokenizer.vocab_size() {
+            let spelled = tokenizer.push_token_bytes(id, false, &mut true, &mut bytes);
+            kinds.push(match spelled {
+                Err(_) => Kind::Unknown,
+                Ok(()) if tokenizer.is_special(id) => Kind::Special,
+                Ok(()) => Kind::Plain,
+            });
+            ends.push(bytes.len());
+        }
+        Self { bytes, ends, kinds }
+    }
+
+    pub(crate) fn token(&self, id: u32) -> Option<Token<'_>> {
+        let index = id as usize;
+        let kind = *self.kinds.get(index).filter(|&&k| k != Kind::Unknown)?;
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Some(Token {
+            bytes: &self.bytes[start..self.ends[index]],
+            is_special: kind == Kind::Special,
+        })
+    }
+}
+
 /// Decodes ids one by one. The pieces it returns, joined, are the text that `decode` gives for
 /// all ids at once.
 #[derive(Debug, Clone)]

@@ -5,12 +5,12 @@ use crate::added::{AddedTokens, Part};
 use crate::alphabet;
 use crate::bpe::{Bpe, Word};
 use crate::cache::Scratch;
-use crate::decode::{Decoder, into_text};
+use crate::decode::{DecodeTable, Decoder, into_text};
 use crate::normalizer::Normalizer;
 use crate::post::PostProcessor;
 use crate::pretokenizer::PreTokenizer;
 use crate::spec::FileSpec;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Scratches kept for later calls; more calls at once make their own.
 const MAX_IDLE: usize = 64;
@@ -27,6 +27,7 @@ pub struct Tokenizer {
     added: AddedTokens,
     post: PostProcessor,
     decoder: Decoder,
+    table: OnceLock<DecodeTable>,
     idle: Mutex<Vec<Scratch>>,
 }
 
@@ -55,6 +56,7 @@ impl Tokenizer {
             added,
             post,
             decoder,
+            table: OnceLock::new(),
             idle: Mutex::new(Vec::new()),
         })
     }
@@ -222,11 +224,32 @@ impl Tokenizer {
     /// `UnknownId` for an id that names no token.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, TokenizerError> {
         let mut bytes = Vec::with_capacity(4 * ids.len());
-        let mut is_first = true;
-        for &id in ids {
-            self.push_token_bytes(id, skip_special_tokens, &mut is_first, &mut bytes)?;
+        if self.decoder == Decoder::ByteLevel {
+            let table = self.table.get_or_init(|| DecodeTable::new(self));
+            for &id in ids {
+                let Some(token) = table.token(id) else {
+                    return Err(self.unknown(id));
+                };
+                if !(token.is_special && skip_special_tokens) {
+                    bytes.extend_from_slice(token.bytes);
+                }
+            }
+        } else {
+            let mut is_first = true;
+            for &id in ids {
+                self.push_token_bytes(id, skip_special_tokens, &mut is_first, &mut bytes)?;
+            }
         }
         Ok(into_text(bytes))
+    }
+
+    fn unknown(&self, id: u32) -> TokenizerError {
+        let last = self.vocab_size().saturating_sub(1);
+        TokenizerError::UnknownId { id, last }
+    }
+
+    pub(crate) fn is_special(&self, id: u32) -> bool {
+        self.added.get(id).is_some_and(|token| token.special)
     }
 
     /// Append the bytes of one token. Added tokens are their content.
@@ -242,10 +265,7 @@ impl Tokenizer {
             return Ok(());
         }
         let token = added.map_or_else(|| self.bpe.vocab.token(id), |t| Some(&t.content));
-        let token = token.ok_or_else(|| TokenizerError::UnknownId {
-            id,
-            last: self.vocab_size().saturating_sub(1),
-        })?;
+        let token = token.ok_or_else(|| self.unknown(id))?;
         if self.decoder == Decoder::Joined {
             if !*is_first {
                 out.push(b' ');
