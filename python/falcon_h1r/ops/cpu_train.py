@@ -10,12 +10,15 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from falcon_h1r import _rust
 from falcon_h1r.ops import chunked, reference
 
+_ROW_MULTIPLE = 128
+_ROW_MULTIPLE = 128
 _IGNORED = -100
 """The target of a row without a loss, as in torch."""
 
@@ -496,5 +499,10 @@ def linear_cross_entropy(
     targets = targets.contiguous()
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < vocabulary:
         raise IndexError(f"a target lies outside the vocabulary of {vocabulary}")
-    losses: Tensor = _CrossEntropy.apply(hidden, weight, targets, scale, rows)
+    # oneDNN keeps what it compiles for each shape: a new number of rows every step would grow a
+    # bfloat16 run by 2 MB a step. So rows come in multiples, and the padding's losses are dropped.
+    count = targets.numel()
+    padding = -count % _ROW_MULTIPLE
+    hidden, targets = F.pad(hidden, (0, 0, 0, padding)), F.pad(targets, (0, padding))
+    losses: Tensor = _CrossEntropy.apply(hidden, weight, targets, scale, rows)[:count]
     return losses if chosen is None else losses.new_zeros(total).index_put((chosen,), losses)
