@@ -68,7 +68,7 @@ class LLM:
             self.model = FalconH1ForCausalLM.from_pretrained(
                 self.folder, dtype=_DTYPES.get(dtype), device=_pick_device(device)
             )
-        if tokenizer is None and self.folder and (self.folder / "tokenizer.json").is_file():
+        if tokenizer is None and self.folder and Tokenizer.is_in(self.folder):
             tokenizer = Tokenizer.from_pretrained(self.folder)
         self.tokenizer = tokenizer
         self.thinking_defaults = ThinkingDefaults.load(self.folder)

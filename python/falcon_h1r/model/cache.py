@@ -95,11 +95,3 @@ class HybridCache:
         for layer in self.layers:
             layer.conv_state[target] = layer.conv_state[source]
             layer.ssm_state[target] = layer.ssm_state[source]
-
-    def block_bytes(self) -> int:
-        """Return the bytes of one KV block over all layers."""
-        return sum(2 * layer.k_cache[0].nbytes for layer in self.layers)
-
-    def slot_bytes(self) -> int:
-        """Return the bytes of one SSM slot over all layers."""
-        return sum(x.conv_state[0].nbytes + x.ssm_state[0].nbytes for x in self.layers)
