@@ -6,14 +6,12 @@ weights, optimizer state, the step, and which documents are drawn but not yet pl
 Legend: R rows, L row length, T = R * L tokens of a step.
 """
 
-import contextlib
 import json
 import math
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +25,16 @@ from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train import checkpoint
 from falcon_h1r.train.calibrate import calibrate
 from falcon_h1r.train.chain_accuracy import chain_accuracy
-from falcon_h1r.train.config import SftRecipe, load_recipe, recipe_text
-from falcon_h1r.train.optimizer import MuonAdamW
+from falcon_h1r.train.config import load_recipe, recipe_text
+from falcon_h1r.train.loop import METRICS, MetricsLog, Progress, Report, stop_on_interrupt
+from falcon_h1r.train.optimizer import make_optimizer
 from falcon_h1r.train.packing import PackedRows, pack_rows
+from falcon_h1r.train.recipe_sft import SftRecipe
 from falcon_h1r.train.stream import DocumentStream
 from falcon_h1r.train.vocabulary import BOS, IM_END, PAD, build_vocabulary
 
-MAX_NON_FINITE = 5
-"""Steps in a row with a non-finite loss after which training gives up."""
 VOCABULARY = "vocabulary"
 CHECKPOINTS = "checkpoints"
-Report = Callable[[str], None]
 
 
 def model_config(recipe: SftRecipe, vocab_size: int) -> FalconH1Config:
@@ -64,13 +61,7 @@ class SftRun:
         config = model_config(recipe, self.encoder.vocab_size)
         self.model = FalconH1ForCausalLM(config)
         self.model.reset_parameters(recipe.seed)
-        rates = recipe.optimizer
-        self.optimizer = MuonAdamW(
-            self.model,
-            muon_lr=rates.muon_lr,
-            adam_lr=rates.adam_lr,
-            weight_decay=rates.weight_decay,
-        )
+        self.optimizer = make_optimizer(self.model, recipe.optimizer)
         self.stream = DocumentStream(
             self.encoder,
             families=recipe.data.families,
@@ -96,14 +87,6 @@ class SftRun:
         self.seconds = state["seconds"]
         self.next_ordinal, self.waiting = state["next_ordinal"], state["waiting"]
         return True
-
-    def _trim_metrics(self) -> None:
-        """Drop the lines of steps after the checkpoint: they are about to be run again."""
-        path = self.output / "metrics.jsonl"
-        if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] < self.step]
-            path.write_text("".join(kept))
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
@@ -178,16 +161,17 @@ class SftRun:
         """Run until the last step or until `stop`; always ends with a checkpoint."""
         steps = self.recipe.optimizer.steps
         non_finite = 0
-        last_save = last_print = time.monotonic()
+        last_save = time.monotonic()
         saved_step = self.step
-        self._trim_metrics()
-        with (self.output / "metrics.jsonl").open("a", buffering=1) as metrics:
+        progress = Progress(self.report, steps)
+        with MetricsLog(self.output, self.step, self.recipe.tensorboard) as metrics:
             while self.step < steps and not stop.is_set():
                 began = time.monotonic()
                 rows = self.draw()
-                line: dict[str, Any] = {"step": self.step, **self.update(rows)}
-                non_finite = 0 if math.isfinite(line["loss"]) else non_finite + 1
-                if non_finite >= MAX_NON_FINITE:
+                line: dict[str, Any] = self.update(rows)
+                is_finite = math.isfinite(line["loss"]) and math.isfinite(line["grad_norm"])
+                non_finite = 0 if is_finite else non_finite + 1
+                if non_finite >= self.recipe.max_non_finite:
                     raise TrainingError(
                         f"{non_finite} steps in a row had a non-finite loss (step {self.step}); "
                         "lower optimizer.muon_lr or adam_lr and resume"
@@ -202,43 +186,19 @@ class SftRun:
                 if every and (self.step % every == 0 or self.step == steps):
                     line["held_out"] = self.evaluate()
                     self.report(f"step {self.step} held-out chains {line['held_out']}")
-                metrics.write(json.dumps(line) + "\n")
-                if time.monotonic() - last_print > 20 or self.step == steps:
-                    left = (steps - self.step) * self.seconds / self.step
-                    self.report(
-                        f"step {self.step}/{steps} loss {line['loss']:.4f} "
-                        f"{line['tokens_per_second']:.0f} tokens/s, {left / 60:.0f} min left"
-                    )
-                    last_print = time.monotonic()
+                metrics.write(self.step - 1, line)
+                progress.update(self.step, rows.num_tokens, f"loss {line['loss']:.4f}")
                 if time.monotonic() - last_save > self.recipe.checkpoint_seconds:
+                    metrics.sync()
                     self.save()
                     saved_step, last_save = self.step, time.monotonic()
+            metrics.sync()
         if saved_step != self.step:
             self.save()
 
     def evaluate(self) -> dict[str, float]:
         """Share of held-out problems a family whose whole chain is the model's first choice."""
         return chain_accuracy(self.model, self.encoder, count=self.recipe.evaluate_count)
-
-
-@contextlib.contextmanager
-def stop_on_interrupt(report: Report) -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, so that the loop ends with a checkpoint."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(number: int, frame: object) -> None:
-        report("stopping after this step; the same command resumes")
-        stop.set()
-
-    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def run_sft(
@@ -254,12 +214,12 @@ def run_sft(
     Returns the folder `output/final` that `from_pretrained` loads, or None when it was interrupted
     (a checkpoint is there). Raises ConfigError for a bad recipe, TrainingError for damaged state.
     """
-    resolved = load_recipe(recipe, overrides)
+    resolved = load_recipe(SftRecipe, recipe, overrides)
     output = Path(output)
     if fresh:
         for name in (CHECKPOINTS, "final", VOCABULARY):
             shutil.rmtree(output / name, ignore_errors=True)
-        (output / "metrics.jsonl").unlink(missing_ok=True)
+        (output / METRICS).unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
     (output / "recipe.yaml").write_text(recipe_text(resolved))
     run = SftRun(resolved, output, report)

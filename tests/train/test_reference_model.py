@@ -9,6 +9,7 @@ from falcon_h1r import FalconH1ForCausalLM, Tokenizer, reference_model_path
 from falcon_h1r.thinking.deepconf import DeepConf, ThinkingDefaults
 from falcon_h1r.train.chain_accuracy import chain_accuracy
 from falcon_h1r.train.config import load_recipe
+from falcon_h1r.train.recipe_sft import SftRecipe
 from falcon_h1r.train.stream import prompt_text
 from falcon_h1r.train.tasks import EVALUATED
 from falcon_h1r.train.tasks.names import NAMES
@@ -42,7 +43,7 @@ def test_it_is_at_most_16_megabytes_and_comes_with_a_card() -> None:
 
 
 def test_config_is_the_recipes(model: FalconH1ForCausalLM) -> None:
-    recipe = load_recipe("reference_sft")
+    recipe = load_recipe(SftRecipe, "reference_sft")
     written = model.config.to_dict()
     assert {k: written[k] for k in recipe.model} == recipe.model
     assert written["tie_word_embeddings"] is True

@@ -15,6 +15,7 @@ from falcon_h1r.errors import ConfigError, TrainingError
 from falcon_h1r.train import checkpoint
 from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.optimizer import orthogonalize
+from falcon_h1r.train.recipe_sft import SftRecipe
 from falcon_h1r.train.sft import VOCABULARY, SftRun, run_sft
 
 
@@ -43,7 +44,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def interrupt_after(steps: int, recipe: Path, output: Path) -> None:
     """Run some steps and stop, as Ctrl-C does."""
-    run = SftRun(load_recipe(recipe), output, quiet)
+    run = SftRun(load_recipe(SftRecipe, recipe), output, quiet)
     run.resume()
     stop = threading.Event()
     update = run.update
@@ -123,9 +124,15 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("optimiser.steps=3", "optimiser is not a key of a recipe"),
-        ("optimizer.step=3", "optimizer.step is not a key of a recipe"),
+        ("optimizer.step=3", "optimizer.step is not a key of a recipe; did you mean steps?"),
+        ("optimizer.adam_lr=0", "optimizer.adam_lr is 0.0; it must be positive and finite"),
+        ("optimizer.muon_lr=-1e-3", "optimizer.muon_lr is -0.001; it must be positive"),
+        ("optimizer.kind=sgd", "optimizer.kind is 'sgd'; it must be one of muon, adamw"),
         ("model.width=3", "model.width is not a field of FalconH1Config"),
-        ("data.families={sums: 1.0, riddles: 2.0}", "data.families names ['riddles']"),
+        (
+            "data.families={sums: 1.0, riddles: 2.0}",
+            "data.families.riddles is not a family of tasks",
+        ),
         ("data.levels={4: 1.0}", "levels are 1, 2 and 3"),
         ("optimizer.steps=many", "optimizer.steps is 'many'; it must be of type int"),
         ("optimizer.steps=0", "optimizer.steps is 0; it must be at least 1"),
@@ -136,23 +143,23 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
 )
 def test_a_bad_key_is_named(tiny_recipe: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        load_recipe(tiny_recipe, [override])
+        load_recipe(SftRecipe, tiny_recipe, [override])
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_an_unknown_recipe_and_broken_yaml_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no recipe 'nothing'; .*smoke_sft"):
-        load_recipe("nothing")
+        load_recipe(SftRecipe, "nothing")
     path = tmp_path / "broken.yaml"
     path.write_text("model: [1,\n")
     with pytest.raises(ConfigError, match="is not valid YAML"):
-        load_recipe(path)
+        load_recipe(SftRecipe, path)
 
 
 def test_shipped_recipes_load() -> None:
-    assert load_recipe("reference_sft").optimizer.steps > 1000
-    assert load_recipe("smoke_sft").optimizer.steps < 200
+    assert load_recipe(SftRecipe, "reference_sft").optimizer.steps > 1000
+    assert load_recipe(SftRecipe, "smoke_sft").optimizer.steps < 200
 
 
 def test_orthogonalize_drives_singular_values_towards_one() -> None:
@@ -165,7 +172,7 @@ def test_orthogonalize_drives_singular_values_towards_one() -> None:
 def test_a_non_finite_loss_stops_after_a_few_steps_and_keeps_the_weights(
     tiny_recipe: Path, folder: Callable[[str], Path]
 ) -> None:
-    run = SftRun(load_recipe(tiny_recipe), folder("run"), quiet)
+    run = SftRun(load_recipe(SftRecipe, tiny_recipe), folder("run"), quiet)
     with torch.no_grad():
         run.model.model.final_layernorm.weight.fill_(float("nan"))
     before = {k: v.clone() for k, v in run.weights().items() if "final" not in k}

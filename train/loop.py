@@ -1,0 +1,165 @@
+"""What every training loop needs around its steps: a clean stop, metrics, progress."""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from falcon_h1r.errors import ConfigError, TrainingError
+
+Report = Callable[[str], None]
+METRICS = "metrics.jsonl"
+
+
+@contextlib.contextmanager
+def stop_on_interrupt(report: Report) -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, so that the loop ends with a checkpoint."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if not stop.is_set():
+            report("stopping after this step; the same command resumes")
+        stop.set()
+
+    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def finite(value: Any) -> Any:
+    """The value with NaN and infinities, which JSON cannot hold, as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    return value
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Flatten nested metrics to names of the form a/b."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)):
+            yield f"{prefix}{name}", float(value)
+
+
+class MetricsLog:
+    """`metrics.jsonl`, one line a step, and TensorBoard's event files where asked for.
+
+    A context manager. Lines of steps from `first_step` on, and a torn last line, are dropped at
+    the start: those steps are about to run again, and every step stands in the file once.
+    """
+
+    def __init__(self, folder: Path, first_step: int, tensorboard: bool = False) -> None:
+        self.path = folder / METRICS
+        self.board: Any = None
+        if tensorboard:
+            self.board = _summary_writer(folder / "tensorboard", first_step)
+        self._trim(first_step)
+        self.file = self.path.open("a", encoding="utf-8")
+
+    def _trim(self, first_step: int) -> None:
+        if not self.path.exists():
+            return
+        text = self.path.read_text(encoding="utf-8")
+        kept = [line for line in text.splitlines(keepends=True) if _step_of(line) < first_step]
+        partial = self.path.with_name(f".{METRICS}.partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(self.path)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Write the metrics of a step; nested mappings are allowed, NaN becomes null.
+
+        Raises TrainingError when the disk refuses.
+        """
+        try:
+            self.file.write(json.dumps({"step": step, **finite(values)}, allow_nan=False) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise TrainingError(f"could not write {self.path}: {error}; free some space") from error
+        if self.board is not None:
+            for name, value in _numbers(values):
+                self.board.add_scalar(name, value, step)
+
+    def sync(self) -> None:
+        """Force the lines to the disk; call it before a checkpoint that counts on them."""
+        os.fsync(self.file.fileno())
+        if self.board is not None:
+            self.board.flush()
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a line; of a torn one, infinity."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _summary_writer(folder: Path, first_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            "tensorboard is true but the package is missing; pip install 'falcon-h1r[train]'"
+        ) from None
+    return SummaryWriter(str(folder), purge_step=first_step)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader wants them: "40 s", "12 min", "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class Progress:
+    """A line every `interval` seconds and at the last step: tokens/s and time left."""
+
+    def __init__(self, report: Report, num_steps: int, interval: float = 20.0) -> None:
+        self.report, self.num_steps, self.interval = report, num_steps, interval
+        self.began = time.monotonic()
+        self.steps = self.tokens = 0
+
+    def update(self, step: int, num_tokens: int, text: str) -> None:
+        """Say that `step` steps of all are done, the last with `num_tokens`; `text` goes along."""
+        self.steps += 1
+        self.tokens += num_tokens
+        spent = time.monotonic() - self.began
+        if spent < self.interval and step != self.num_steps:
+            return
+        left = (self.num_steps - step) * spent / self.steps
+        rate = self.tokens / max(spent, 1e-9)
+        self.report(
+            f"step {step}/{self.num_steps} {text}, {rate:.0f} tokens/s, {duration(left)} left"
+        )
+        self.began = time.monotonic()
+        self.steps = self.tokens = 0
