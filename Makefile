@@ -56,9 +56,8 @@ test-peers: setup .venv-peers/dependencies.stamp ## compare with libraries that 
 	$(BIN)/pytest -m peers
 
 .PHONY: campaign
-campaign: setup ## the long runs: more histories, more strings, the wheel in a clean environment
-	cargo test --quiet --release $(CORE) -- --include-ignored
-	$(BIN)/pytest -m campaign --timeout 3600
+campaign: setup ## the long runs; the same command goes on where the last one stopped
+	$(BIN)/pytest -m campaign --timeout 3600 $(if $(AGAIN),--again)
 
 .PHONY: lint
 lint: setup ## every rule a machine can hold

@@ -1,9 +1,20 @@
-"""What every test gets: no network, fixed seeds, and uninitialised memory that shows itself."""
+"""What every test gets: no network, fixed seeds, and uninitialised memory that shows itself.
 
+And what a campaign keeps: a test marked so writes what it found to `benches/results/campaign/`. It
+is not run again on the same sources, so a campaign that was cut short goes on where it stopped.
+"""
+
+import functools
+import hashlib
+import json
 import os
+import re
 import socket
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +24,61 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 settings.register_profile("house", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("house")
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benches/results/campaign"
+# What a campaign's outcome can depend on.
+SOURCES = ("rust", "python", "train", "triton_kernels", "tests", "Cargo.lock", "pyproject.toml")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--again", action="store_true", help="run campaign tests that have passed too")
+
+
+@functools.cache
+def sources() -> str | None:
+    """A hash of the committed sources; None where they are changed or git does not know them."""
+    for command in (["status", "--porcelain", "--"], ["ls-tree", "HEAD", "--"]):
+        try:
+            done = subprocess.run(["git", *command, *SOURCES], cwd=ROOT, capture_output=True)
+        except FileNotFoundError:
+            return None
+        if done.returncode != 0 or (command[0] == "status" and done.stdout):
+            return None
+    return hashlib.sha256(done.stdout).hexdigest()[:16]
+
+
+def result_path(item: pytest.Item) -> Path:
+    name = re.sub(r"[^a-z0-9]+", "-", item.nodeid.removeprefix("tests/").lower()).strip("-")
+    return RESULTS / f"{name}.json"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip campaign tests that have passed on these very sources."""
+    for item in items:
+        if item.get_closest_marker("campaign") is None or config.getoption("again"):
+            continue
+        path = result_path(item)
+        if path.exists() and json.loads(path.read_text())["sources"] == sources():
+            reason = f"passed on these sources: {path.relative_to(ROOT)} (--again runs it anyway)"
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep what a campaign test found; of sources that no commit names, nothing is kept."""
+    report = yield
+    is_result = report.when == "call" and report.passed and item.get_closest_marker("campaign")
+    if is_result and (named := sources()) is not None:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        row = {"test": item.nodeid, "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}"}
+        row |= {"sources": named, "seconds": round(report.duration, 1)}
+        row |= dict(item.user_properties)
+        result_path(item).write_text(json.dumps(row, indent=1) + "\n")
+    return report
+
 
 # Rooms whose code fills memory that it takes uninitialised.
 POISONED_ROOMS = {"ops", "kernels", "model", "engine"}
@@ -67,3 +133,31 @@ def poisoned_memory(
         ]:
             monkeypatch.setattr(owner, name, poison(getattr(owner, name)))
     yield
+
+
+@pytest.fixture(scope="session")
+def make_tiny_model() -> Callable[..., Any]:
+    """make_tiny_model(seed, scale, **config): a random model of two layers, ready to run.
+
+    `scale` widens the matrices, so that the logits are far from flat.
+    """
+    import torch
+
+    from falcon_h1r import FalconH1Config, FalconH1ForCausalLM
+
+    shape = {
+        "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "mamba_d_ssm": 64, "mamba_n_heads": 4,
+        "mamba_d_state": 16, "max_position_embeddings": 1024,
+    }  # fmt: skip
+
+    def make(seed: int, scale: float, **config: Any) -> FalconH1ForCausalLM:
+        model = FalconH1ForCausalLM(FalconH1Config(**(shape | config)))
+        model.reset_parameters(seed=seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(scale)
+        return model.eval()
+
+    return make

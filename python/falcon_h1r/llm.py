@@ -1,6 +1,5 @@
 """LLM: what a user holds. generate() by the engine, think() by thinking."""
 
-import json
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +10,7 @@ from falcon_h1r.engine.engine import Engine, EngineConfig
 from falcon_h1r.engine.outputs import EngineEvent, RequestOutput
 from falcon_h1r.engine.params import SamplingParams
 from falcon_h1r.errors import ConfigError, RequestError
-from falcon_h1r.hub import model_folder
+from falcon_h1r.hub import model_folder, read_object, token_ids_in
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.reference_model import reference_model_path
 from falcon_h1r.thinking.deepconf import DeepConf, ThinkingDefaults
@@ -204,15 +203,10 @@ class LLM:
     def _eos_token_ids(self) -> tuple[int, ...]:
         """Return every id that ends a sequence, by config, generation config and tokenizer."""
         ids = set(self.model.config.eos_token_ids)
-        if self.tokenizer is not None and self.tokenizer.eos_token_id is not None:
-            ids.add(self.tokenizer.eos_token_id)
-        path = self.folder / "generation_config.json" if self.folder else None
-        if path is not None and path.is_file():
-            try:
-                eos = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-            except (ValueError, AttributeError) as error:
-                raise ConfigError(f"{path} is not a JSON object: {error}") from None
-            ids.update(eos if isinstance(eos, list) else [] if eos is None else [eos])
+        if self.tokenizer is not None:
+            ids.update(self.tokenizer.eos_token_ids)
+        if self.folder is not None:
+            ids.update(token_ids_in(read_object(self.folder / "generation_config.json"), "eos"))
         return tuple(sorted(ids))
 
     def _add_all(

@@ -12,7 +12,7 @@ from typing import Any
 from falcon_h1r import _rust
 from falcon_h1r.chat import ControlMask, without_thoughts
 from falcon_h1r.errors import TokenizerError
-from falcon_h1r.hub import model_folder
+from falcon_h1r.hub import model_folder, read_object, token_ids_in
 
 __all__ = ["Tokenizer"]
 
@@ -81,7 +81,7 @@ class Tokenizer(_rust.Tokenizer):
         if not path.is_file():
             raise TokenizerError(f"no tokenizer.json in {folder}: give a folder that has one")
         text = _read(path)
-        configs = [_read_json(folder / name) for name in _CONFIG_FILES]
+        configs = [read_object(folder / name, TokenizerError) for name in _CONFIG_FILES]
         try:
             tokenizer = cls(text, chat_template=_chat_template(folder, configs[0]))
         except TokenizerError as error:
@@ -205,25 +205,12 @@ def _read(path: Path) -> str:
         raise TokenizerError(f"cannot read {path}: {error}") from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a file, or an empty one where there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(_read(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise TokenizerError(f"broken JSON in {path}: {error}") from None
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{path} is not a JSON object: replace the file")
-    return value
-
-
 def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
     """`chat_template.jinja`, else `chat_template.json`, else what `tokenizer_config.json` says."""
     path = folder / "chat_template.jinja"
     if path.is_file():
         return _read(path)
-    template = _read_json(folder / "chat_template.json").get("chat_template")
+    template = read_object(folder / "chat_template.json", TokenizerError).get("chat_template")
     if template is None:
         template = config.get("chat_template")
     if isinstance(template, Sequence) and not isinstance(template, str):
@@ -243,8 +230,5 @@ def _special_ids(tokenizer: Tokenizer, name: str, configs: Sequence[dict[str, An
         token_id = tokenizer.token_to_id(token)
         found += [] if token_id is None else [token_id]
     for config in configs[1:]:
-        ids = config.get(f"{name}_token_id")
-        for token_id in ids if isinstance(ids, list) else [ids]:
-            if isinstance(token_id, int) and token_id not in found:
-                found.append(token_id)
+        found += [i for i in token_ids_in(config, name) if i not in found]
     return found

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
-from falcon_h1r import FalconH1Config, FalconH1ForCausalLM, SamplingParams
+from falcon_h1r import FalconH1ForCausalLM, SamplingParams
 from falcon_h1r.engine.engine import Engine, EngineConfig
 from falcon_h1r.engine.outputs import CompletionOutput, EngineEvent
 
@@ -30,29 +29,9 @@ class ByteTokenizer:
 
 
 @pytest.fixture(scope="session")
-def model() -> FalconH1ForCausalLM:
-    config = FalconH1Config(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        mamba_d_ssm=64,
-        mamba_n_heads=4,
-        mamba_d_state=16,
-        max_position_embeddings=1024,
-        eos_token_id=2,
-        key_multiplier=1.5,
-        ssm_out_multiplier=0.75,
-    )
-    model = FalconH1ForCausalLM(config)
-    model.reset_parameters(seed=1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(4.0)
-    return model.eval()
+def model(make_tiny_model: Callable[..., FalconH1ForCausalLM]) -> FalconH1ForCausalLM:
+    multipliers = {"key_multiplier": 1.5, "ssm_out_multiplier": 0.75}
+    return make_tiny_model(seed=1, scale=4.0, eos_token_id=2, **multipliers)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import thinking_oracle as oracle
 import torch
 
-from falcon_h1r import FalconH1Config, FalconH1ForCausalLM, SamplingParams
+from falcon_h1r import FalconH1ForCausalLM, SamplingParams
 from falcon_h1r.engine.engine import Engine, EngineConfig
 from falcon_h1r.thinking.answers import extract
 from falcon_h1r.thinking.deepconf import DeepConf, ThinkingDefaults
@@ -42,26 +42,8 @@ class Digits:
 
 
 @pytest.fixture(scope="module")
-def model() -> FalconH1ForCausalLM:
-    config = FalconH1Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        mamba_d_ssm=64,
-        mamba_n_heads=4,
-        mamba_d_state=16,
-        max_position_embeddings=256,
-    )
-    model = FalconH1ForCausalLM(config)
-    model.reset_parameters(seed=3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(6.0)
-    return model.eval()
+def model(make_tiny_model: Callable[..., FalconH1ForCausalLM]) -> FalconH1ForCausalLM:
+    return make_tiny_model(seed=3, scale=6.0, vocab_size=VOCABULARY, max_position_embeddings=256)
 
 
 @pytest.fixture

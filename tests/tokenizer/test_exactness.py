@@ -1,6 +1,7 @@
 """Ids equal to those of Hugging Face `tokenizers`."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,10 +32,14 @@ def test_ids_on_generated_strings(name: str) -> None:
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("name", ALL)
-def test_ids_on_a_million_generated_strings(name: str) -> None:
-    for seed in range(10):
-        texts = nasty_texts(8_000, seed=100 + seed) + words_of(name, 2_000, seed=200 + seed)
+def test_ids_on_a_million_generated_strings(
+    name: str, record_property: Callable[[str, object], None]
+) -> None:
+    for seed in range(100):
+        texts = nasty_texts(7_000, seed=100 + seed) + words_of(name, 2_900, seed=200 + seed)
+        texts += nasty_texts(100, seed=300 + seed, longest=500)
         assert differing(name, texts) == []
+    record_property("strings", 1_000_000)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama3", "falcon7b"])
