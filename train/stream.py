@@ -5,7 +5,7 @@ from random import Random
 from typing import Protocol
 
 from falcon_h1r.train.packing import Document
-from falcon_h1r.train.tasks import FAMILIES, Problem, may_train
+from falcon_h1r.train.tasks import Problem, sample_problem
 
 TURN_END = "<|im_end|>"
 _ROLE = "<|im_start|>"
@@ -49,12 +49,7 @@ class DocumentStream:
 
     def _problem(self, rng: Random) -> Problem:
         """Draw a problem that belongs to training: never one of the evaluation's operands."""
-        family = rng.choices(list(self.families), list(self.families.values()))[0]
-        level = rng.choices(list(self.levels), list(self.levels.values()))[0]
-        while True:
-            problem = FAMILIES[family].generate(rng, level)
-            if may_train(problem):
-                return problem
+        return sample_problem(rng, self.families, self.levels)
 
     def document(self, ordinal: int) -> Document:
         """The document with this number; a too long one is replaced by the next draw."""

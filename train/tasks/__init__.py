@@ -1,5 +1,6 @@
 """Generators of problems with verified chains of thought, one file a family."""
 
+from collections.abc import Mapping
 from random import Random
 
 from falcon_h1r.train.tasks import (
@@ -7,11 +8,17 @@ from falcon_h1r.train.tasks import (
     bracketed,
     copying,
     drills,
+    dyck_languages,
     equations,
+    hyperbaton,
     lies,
     navigate,
+    object_counting,
     products,
     sums,
+    temporal_sequences,
+    tracking_shuffled_objects,
+    word_sorting,
 )  # fmt: skip
 from falcon_h1r.train.tasks.base import Family, Problem, is_held_out, may_train
 
@@ -25,11 +32,19 @@ FAMILIES: dict[str, Family] = {
     "navigate": navigate,
     "copying": copying,
     "drills": drills,
+    "dyck_languages": dyck_languages,
+    "hyperbaton": hyperbaton,
+    "object_counting": object_counting,
+    "temporal_sequences": temporal_sequences,
+    "tracking_shuffled_objects": tracking_shuffled_objects,
+    "word_sorting": word_sorting,
 }
-EVALUATED = ("sums", "products", "equations", "booleans", "bracketed", "lies", "navigate")
+EVALUATED = tuple(name for name in FAMILIES if name not in ("copying", "drills"))
+"""Families that are measured; the other two only teach what these need."""
 
 __all__ = [
     "EVALUATED", "FAMILIES", "Family", "Problem", "held_out_problems", "is_held_out", "may_train",
+    "sample_problem",
 ]  # fmt: skip
 
 
@@ -44,3 +59,15 @@ def held_out_problems(family: str, count: int, *, level: int = 2, seed: int = 0)
         if is_held_out(problem):
             problems.setdefault(problem.keys[0], problem)
     return list(problems.values())
+
+
+def sample_problem(
+    rng: Random, families: Mapping[str, float], levels: Mapping[int, float]
+) -> Problem:
+    """Draw a problem that may be trained on; the values of both mappings are weights."""
+    family = rng.choices(list(families), list(families.values()))[0]
+    level = rng.choices(list(levels), list(levels.values()))[0]
+    while True:
+        problem = FAMILIES[family].generate(rng, level)
+        if may_train(problem):
+            return problem

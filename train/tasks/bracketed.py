@@ -58,7 +58,8 @@ class _Bracket:
 def _solve(left: _Bracket, op: str, right: _Bracket) -> tuple[list[str], int, tuple[int, int]]:
     lines: list[str] = []
     a = left.solve(lines)
-    lines.append(f"A={show(a)}")
+    # The operator is copied while it is the next thing to read; looked up later it is often wrong.
+    lines.append(f"A={show(a)}) {op} (")
     b = right.solve(lines)
     lines.append(f"B={show(b)}")
     if op == "*":

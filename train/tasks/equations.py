@@ -10,7 +10,6 @@ from falcon_h1r.train.tasks.steps import (
     add_terms,
     check_steps,
     last_number,
-    reverse,
     show,
     signed,
     value,
@@ -55,9 +54,9 @@ def generate(rng: Random, level: int) -> Problem:
     terms = [signed(c)] if b == 0 else [signed(c), (-1 if b > 0 else 1, abs(b))]
     rest = add_terms(lines, terms)
     quotient = rest[1] // factor[1]
-    lines.append(f"{reverse(rest[1])}/{reverse(factor[1])}={reverse(quotient)}")
     result = (rest[0] * factor[0], quotient)
-    lines.append(f"{variable}={show(result)}")
+    # Both signs stand in the line that joins them: the sign is a decision of its own.
+    lines.append(f"{show(rest)}/{show(factor)}={show(result)}")
     assert value(result) == solution
     return Problem(
         problem=rng.choice(_WORDINGS).format(v=variable, e=f"{left} = {right}"),

@@ -95,12 +95,15 @@ def multiply(lines: list[str], a: int, b: int) -> int:
 
 
 def multiply_signed(lines: list[str], a: Signed, b: Signed) -> Signed:
-    """Product with the signs written out, so that the sign of the result is found in the line."""
+    """Product with the signs written out, so that the sign of the result is found in the line.
+
+    A long product decides its sign in its first line, beside the factors, and copies it at the end.
+    """
     product = (a[0] * b[0], a[1] * b[1])
     if a[1] < 10 and b[1] < 10:
         lines.append(f"{plain(a)}*{plain(b)}={plain(product)}")
     else:
-        lines.append(f"{plain(a)}*{plain(b)}")
+        lines.append(f"{plain(a)}*{plain(b)}:{plain(product)[0]}")
         _expand(lines, a[1], b[1])
         lines.append(plain(product))
     return product

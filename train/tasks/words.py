@@ -1,5 +1,7 @@
 """Common English and school-mathematics words: material for copying and for the vocabulary."""
 
+from random import Random
+
 _TEXT = """
 able about above accept across action add after again against age ago agree air all allow almost
 alone along already also although always among amount angle animal another any apple area argue
@@ -48,3 +50,43 @@ wish with without woman wonder wood word work world would write wrong yard year 
 young your zero
 """
 WORDS = _TEXT.split()
+
+_PREFIXES = (
+    "un re dis over under out in im pre sub inter trans mis non de en ex con com per pro anti semi "
+    "super up fore counter tele micro photo hydro bi tri mono auto"
+).split()
+_SUFFIXES = (
+    "s ed ing ly er est ness ment able ful less ship ish ism ist ity ive ous al age ance ence ion "
+    "ation hood dom ward wise some let like y en ery worthy man land burn berg ton ville stone"
+).split()
+_STARTS = (
+    "b bl br c ch chl cl cr cy d dr dw e ec ed eg el em en ep eq er es eu ev ex f fl fr g gh gl gn "
+    "gr gy h hy i ic id il im in ir is j k kn l m my n o ob oc od of ol om on op or os ot ou ow "
+    "oz p ph pl pn pr ps py q qu r rh s sc sch scr sh sk sl sm sn sp sph spl spr squ st str sw sy t "
+    "th thr tr tw ty u ul um un up ur us ut v w wh wr x y z a ab ac ad ae af ag al am an ap aq ar "
+    "as at au av aw ax"
+).split()
+_MIDDLES = "a e i o u y ai ea ee ie io oa oo ou ua ue a e i o u a e i o".split()
+_ENDS = (
+    "b ck d ff ft g l ld lf lk ll lm lt m mp n nce nch nd ng nk nt p r rb rd rf rk rl rm rn rp rt s "
+    "sh sk ss st t tch th v w x ze gue que sm dle ble tle gle der ter ner mer nic tic cal gen phy"
+).split()
+
+
+def english_like(rng: Random) -> str:
+    """A lower-case word: a common one, one built on it, or a pronounceable one."""
+    kind = rng.random()
+    if kind < 0.3:
+        return rng.choice(WORDS)
+    if kind < 0.6:
+        word = rng.choice(WORDS)
+        if rng.random() < 0.4:
+            word = rng.choice(_PREFIXES) + word
+        return word + rng.choice(_SUFFIXES) if rng.random() < 0.8 else word
+    word = rng.choice(_STARTS)
+    for _ in range(rng.choices((1, 2, 3), (4, 5, 2))[0]):
+        vowel = rng.choice(_MIDDLES)
+        word += vowel if word[-1] not in "aeiou" else rng.choice("lnrstmdvc") + vowel
+        if rng.random() < 0.4:
+            word += rng.choice("lnrsmtdcpg")
+    return word + (rng.choice(_ENDS) if rng.random() < 0.7 else rng.choice(_SUFFIXES))
