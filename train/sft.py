@@ -198,7 +198,10 @@ class SftRun:
 
     def evaluate(self) -> dict[str, float]:
         """Share of held-out problems a family whose whole chain is the model's first choice."""
-        return chain_accuracy(self.model, self.encoder, count=self.recipe.evaluate_count)
+        recipe = self.recipe
+        return chain_accuracy(
+            self.model, self.encoder, count=recipe.evaluate_count, families=recipe.data.families
+        )
 
 
 def run_sft(

@@ -39,7 +39,7 @@ def model() -> FalconH1ForCausalLM:
 def test_it_is_at_most_16_megabytes_and_comes_with_a_card() -> None:
     assert (FOLDER / "model.safetensors").stat().st_size <= 16_000_000
     card = (FOLDER / "README.md").read_text()
-    trained = load_recipe("reference_sft").data.families
+    trained = load_recipe(SftRecipe, "reference_sft").data.families
     assert all(family in card for family in EVALUATED if family in trained)
 
 
@@ -91,6 +91,6 @@ def test_most_held_out_chains_are_its_first_choice(
     model: FalconH1ForCausalLM, tokenizer: Tokenizer
 ) -> None:
     shares = chain_accuracy(
-        model, tokenizer, count=8, families=load_recipe("reference_sft").data.families
+        model, tokenizer, count=8, families=load_recipe(SftRecipe, "reference_sft").data.families
     )
     assert sum(shares.values()) / len(shares) > 0.5, shares

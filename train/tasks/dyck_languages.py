@@ -78,9 +78,7 @@ def verify(problem: Problem) -> bool:
         f"{_DEPTHS[i]} {symbol} {_CLOSING[symbol]}"
         for i, symbol in reversed(list(enumerate(remains)))
     ]
-    marks_fit = all(
-        _DEPTHS[_depth(text, i)] == mark for i, mark in enumerate(copied[1::2])
-    )
+    marks_fit = all(_DEPTHS[_depth(text, i)] == mark for i, mark in enumerate(copied[1::2]))
     return (
         problem.answer == " ".join(closed)
         and copied[::2] == text

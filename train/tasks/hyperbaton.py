@@ -13,10 +13,11 @@ from falcon_h1r.train.tasks.base import Problem
 from falcon_h1r.train.tasks.nouns import ANIMALS, HOUSEHOLD, INSTRUMENTS
 
 _HEAD = "Which sentence has the correct adjective order:\nOptions:\n"
-_NOUNS = [*ANIMALS, *HOUSEHOLD, *INSTRUMENTS] + (
+_THING_TEXT = (
     "airplane book boat box computer dress driver game hat helmet jacket motorcycle monster "
     "pencil phone ship shirt shoe skirt surfboard sweater sword tractor train tree truck wheel"
-).split()
+)
+_NOUNS = [*ANIMALS, *HOUSEHOLD, *INSTRUMENTS, *_THING_TEXT.split()]
 
 
 def _ranked(adjectives: list[str]) -> tuple[str, bool]:

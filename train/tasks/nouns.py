@@ -1,19 +1,21 @@
-"""Countable things by kind, with plurals: what is a fruit must be learnt, so the lists are broad."""
+"""Countable things by kind, with plurals; what is a fruit must be learnt: broad lists."""
 
-FRUITS = """
+_FRUITS_TEXT = """
 apple apricot avocado banana blackberry blackcurrant blueberry cantaloupe cherry clementine coconut
 cranberry currant date elderberry fig gooseberry grape grapefruit guava honeydew kiwi kumquat lemon
 lime lychee mandarin mango melon mulberry nectarine olive orange papaya passionfruit peach pear
 persimmon pineapple plantain plum pomegranate prune quince raisin raspberry satsuma strawberry
 tangerine watermelon
-""".split()
-VEGETABLES = """
+"""
+FRUITS = _FRUITS_TEXT.split()
+_VEGETABLES_TEXT = """
 artichoke asparagus aubergine beet beetroot cabbage carrot cauliflower celeriac chard
 chili cucumber eggplant endive fennel garlic kale leek lettuce okra onion parsnip pea
 pepper potato pumpkin radish rutabaga scallion shallot spinach sprout squash turnip
 yam zucchini
-""".split()
-ANIMALS = """
+"""
+VEGETABLES = _VEGETABLES_TEXT.split()
+_ANIMALS_TEXT = """
 alligator ant ape badger bat bear beaver bee beetle bird bison buffalo butterfly camel cat cheetah
 chicken chimpanzee cow coyote crab crocodile crow deer dog dolphin donkey dove duck eagle
 elephant elk falcon ferret fish fly fox frog gazelle gerbil giraffe goat goose gorilla hamster hare
@@ -23,15 +25,17 @@ panda panther parrot peacock pelican penguin pig pigeon pony porcupine puppy qua
 rat raven reindeer rhino robin rooster salmon seal shark sheep shrimp skunk sloth snail snake
 sparrow spider squid squirrel stork swan tiger toad trout turkey turtle vulture walrus wasp weasel
 whale wolf wombat worm yak zebra
-""".split()
-INSTRUMENTS = """
+"""
+ANIMALS = _ANIMALS_TEXT.split()
+_INSTRUMENTS_TEXT = """
 accordion bagpipe banjo bassoon bell bongo bugle castanet cello clarinet clavichord concertina
 cornet cowbell cymbal drum dulcimer euphonium fiddle flugelhorn flute glockenspiel gong guitar
 harmonica harp harpsichord horn kazoo keyboard lute lyre mandolin maraca marimba oboe ocarina organ
 piano piccolo recorder saxophone sitar sousaphone synthesizer tambourine timpani triangle trombone
 trumpet tuba ukulele viola violin vuvuzela whistle xylophone zither
-""".split()
-HOUSEHOLD = """
+"""
+INSTRUMENTS = _INSTRUMENTS_TEXT.split()
+_HOUSEHOLD_TEXT = """
 armchair basket bath bathtub bed bench blanket blender bookcase bookshelf bowl broom bucket cabinet
 candle car carpet chair clock computer cooker couch counter cup cupboard curtain cushion desk
 dishwasher door drawer dresser dryer fan faucet fork freezer fridge grill hammer heater
@@ -39,7 +43,8 @@ hoover iron jar jug kettle knife ladder lamp lightbulb mattress microwave mirror
 oven pan pillow plate pot printer quilt radiator radio refrigerator rug saucepan scale shelf
 shower sink sofa spoon stool stove table teapot telephone television toaster toilet towel tray
 vacuum vase wardrobe washer window
-""".split()
+"""
+HOUSEHOLD = _HOUSEHOLD_TEXT.split()
 
 MEASURED = {
     "head": ("broccoli", "cauliflower", "lettuce", "cabbage"),

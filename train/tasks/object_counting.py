@@ -11,7 +11,8 @@ from falcon_h1r.train.tasks.base import Problem
 from falcon_h1r.train.tasks.nouns import KINDS, article
 from falcon_h1r.train.tasks.steps import check_steps, last_number, reverse
 
-_NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
+_NUMBERS_TEXT = "one two three four five six seven eight nine ten eleven twelve"
+_NUMBERS = _NUMBERS_TEXT.split()
 _KIND_OF = {
     form: kind for kind, things in KINDS.items() for pair in things.items() for form in pair
 }

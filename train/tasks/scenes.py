@@ -31,9 +31,10 @@ looking for a {w} near the {p}, meeting {n} at the {p}
 """
 _PASTIMES = [" ".join(pastime.split()) for pastime in _PASTIME_TEXT.split(",")]
 
-BALL_COLORS = (
+_BALL_COLORS_TEXT = (
     "red orange yellow green blue purple pink brown black white gray violet golden silver"
-).split()
+)
+BALL_COLORS = _BALL_COLORS_TEXT.split()
 
 _POSITION_TEXT = """
 goalkeeper, left back, right back, center back, sweeper, left midfielder, right midfielder,

@@ -5,10 +5,11 @@ the last one ended: "2pm-6pm gap 1pm-2pm (B)".
 """
 
 import re
+from itertools import pairwise
 from random import Random
 
 from falcon_h1r.train.tasks.base import Problem
-from falcon_h1r.train.tasks.names import draw_names
+from falcon_h1r.train.tasks.names import NAMES, draw_names
 from falcon_h1r.train.tasks.scenes import PLACES, activity
 
 _HEAD = "Today, {who} went to the {place}. Between what times could they have gone?\nWe know that:"
@@ -36,14 +37,19 @@ def _times(rng: Random, sightings: int, step: int) -> list[int]:
     return [t * step for t in (first, *sorted(later))]
 
 
+def _known(rng: Random, count: int) -> list[str]:
+    return rng.sample(NAMES, count)
+
+
 def generate(rng: Random, level: int) -> Problem:
     """Three sightings (level 2: up to six; level 3: up to nine, half hours, or out of order)."""
     low, high = ((3, 3), (3, 6), (5, 9))[level - 1]
     sightings = rng.randint(low, high)
     borders = _times(rng, sightings, 30 if level == 3 else 60)
-    spans = [(clock(a), clock(b)) for a, b in zip(borders, borders[1:], strict=False)]
+    spans = [(clock(a), clock(b)) for a, b in pairwise(borders)]
     free = rng.randrange(len(spans))
-    who, *others = draw_names(rng, 1 + sightings)
+    people = draw_names if rng.random() < 0.15 else _known
+    who, *others = people(rng, 1 + sightings)
     place = rng.choice(PLACES)
     seen = [s for i, s in enumerate(spans) if i != free]
     lines = [clock(borders[0])]

@@ -13,7 +13,8 @@ from falcon_h1r.train.tasks.base import Problem
 from falcon_h1r.train.tasks.names import NAMES, draw_names
 from falcon_h1r.train.tasks.scenes import BALL_COLORS, POSITIONS, book_title
 
-_STANDARD = "Alice Bob Claire Dave Eve Fred Gertrude".split()
+_STANDARD_TEXT = "Alice Bob Claire Dave Eve Fred Gertrude"
+_STANDARD = _STANDARD_TEXT.split()
 _ORDER = ("First", "Then", "Finally")
 
 
@@ -114,7 +115,9 @@ def generate(rng: Random, level: int) -> Problem:
     asked = rng.choice(people)
     lines.append(f"{asked} {holds[asked]}")
     start = _listing([f"{p} {story.holds.format(t)}" for p, t in zip(people, things, strict=True)])
-    told = " ".join(f"{w}, {a} and {b} {story.swaps}." for w, (a, b) in zip(words, swaps, strict=True))
+    told = " ".join(
+        f"{w}, {a} and {b} {story.swaps}." for w, (a, b) in zip(words, swaps, strict=True)
+    )
     options = "\n".join(f"({letter}) {t}" for letter, t in zip("ABCDEFG", things, strict=False))
     return Problem(
         problem=f"{_listing(people)} {story.opening} {start}.\n{story.middle} {told} "
@@ -132,10 +135,8 @@ def verify(problem: Problem) -> bool:
     story, _, options = problem.problem.partition("\nOptions:\n")
     letters = {thing: letter for letter, thing in re.findall(r"\((.)\) (.*)", options)}
     opening, _, rest = story.partition("\n")
-    given = re.findall(
-        r"(?:[:,] (?:and )?)(\w+) (?:is dancing with|gets|has a|is playing) (.+?)(?=, \w|, and|\.$)",
-        opening,
-    )
+    holding = r"(\w+) (?:is dancing with|gets|has a|is playing) (.+?)(?=, \w|, and|\.$)"
+    given = re.findall(rf"[:,] (?:and )?{holding}", opening)
     if [letters.get(thing) for _, thing in given] != sorted(letters.values()):
         return False
     moves = re.findall(r"(?:First|Then|Finally), (\w+) and (\w+) ", rest)

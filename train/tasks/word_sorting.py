@@ -1,8 +1,8 @@
 """Sorting words in BIG-Bench-Hard's wording: "Sort the following words alphabetically: List: ..."
 
 The thought is a tree of prefixes, letters apart: a line gives a prefix and the words that have it,
-in the order of the text. Where there are several, the lines below add one letter (more where all
-of them go on alike; a full stop where a word ends). Lines with one word, read downwards, are sorted.
+in the order of the text. Where there are several, the lines below add one letter (more where all of
+them go on alike; a full stop where a word ends). Lines of one word, read downwards, are sorted.
 
     d dot damp -> "d dot damp" / "d a damp" / "d o dot"
 """

@@ -51,26 +51,31 @@ young your zero
 """
 WORDS = _TEXT.split()
 
-_PREFIXES = (
+_PREFIXES_TEXT = (
     "un re dis over under out in im pre sub inter trans mis non de en ex con com per pro anti semi "
     "super up fore counter tele micro photo hydro bi tri mono auto"
-).split()
-_SUFFIXES = (
+)
+_PREFIXES = _PREFIXES_TEXT.split()
+_SUFFIXES_TEXT = (
     "s ed ing ly er est ness ment able ful less ship ish ism ist ity ive ous al age ance ence ion "
     "ation hood dom ward wise some let like y en ery worthy man land burn berg ton ville stone"
-).split()
-_STARTS = (
+)
+_SUFFIXES = _SUFFIXES_TEXT.split()
+_STARTS_TEXT = (
     "b bl br c ch chl cl cr cy d dr dw e ec ed eg el em en ep eq er es eu ev ex f fl fr g gh gl gn "
     "gr gy h hy i ic id il im in ir is j k kn l m my n o ob oc od of ol om on op or os ot ou ow "
-    "oz p ph pl pn pr ps py q qu r rh s sc sch scr sh sk sl sm sn sp sph spl spr squ st str sw sy t "
-    "th thr tr tw ty u ul um un up ur us ut v w wh wr x y z a ab ac ad ae af ag al am an ap aq ar "
-    "as at au av aw ax"
-).split()
-_MIDDLES = "a e i o u y ai ea ee ie io oa oo ou ua ue a e i o u a e i o".split()
-_ENDS = (
-    "b ck d ff ft g l ld lf lk ll lm lt m mp n nce nch nd ng nk nt p r rb rd rf rk rl rm rn rp rt s "
-    "sh sk ss st t tch th v w x ze gue que sm dle ble tle gle der ter ner mer nic tic cal gen phy"
-).split()
+    "oz p ph pl pn pr ps py q qu r rh s sc sch scr sh sk sl sm sn sp sph spl spr squ st str sw sy "
+    "t th thr tr tw ty u ul um un up ur us ut v w wh wr x y z a ab ac ad ae af ag al am an ap aq "
+    "ar as at au av aw ax"
+)
+_STARTS = _STARTS_TEXT.split()
+_MIDDLES_TEXT = "a e i o u y ai ea ee ie io oa oo ou ua ue a e i o u a e i o"
+_MIDDLES = _MIDDLES_TEXT.split()
+_ENDS_TEXT = (
+    "b ck d ff ft g l ld lf lk ll lm lt m mp n nce nch nd ng nk nt p r rb rd rf rk rl rm rn rp rt "
+    "s sh sk ss st t tch th v w x ze gue que sm dle ble tle gle der ter ner mer nic tic cal gen phy"
+)
+_ENDS = _ENDS_TEXT.split()
 
 
 def english_like(rng: Random) -> str:
