@@ -1,0 +1,83 @@
+"""Families with lettered options: lengths, unique options, and answers that do not give away."""
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from falcon_h1r import Tokenizer
+from falcon_h1r.train.stream import TURN_END, prompt_text
+from falcon_h1r.train.tasks import FAMILIES
+from falcon_h1r.train.tasks.base import Problem
+from falcon_h1r.train.tasks.choices import LETTERS, read_options
+from falcon_h1r.train.tasks.logical_deduction import read_facts, solve, think
+from falcon_h1r.train.vocabulary import build_vocabulary
+
+CHOICE_FAMILIES = (
+    "date_understanding",
+    "geometric_shapes",
+    "logical_deduction",
+    "penguins_in_a_table",
+    "reasoning_about_colored_objects",
+)
+
+
+def draws(family: str, level: int, count: int) -> list[Problem]:
+    generate = FAMILIES[family].generate
+    return [generate(Random(f"choice {family} {level} {i}"), level) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("choices")
+    build_vocabulary(folder, 3072)
+    return Tokenizer.from_file(folder / "tokenizer.json")
+
+
+@pytest.mark.parametrize(("level", "limit"), [(1, 600), (2, 600), (3, 900)])
+@pytest.mark.parametrize("family", CHOICE_FAMILIES)
+def test_prompt_and_response_fit(tokenizer: Tokenizer, family: str, level: int, limit: int) -> None:
+    for problem in draws(family, level, 150):
+        text = prompt_text(problem.problem) + problem.response + TURN_END
+        assert len(tokenizer.encode(text)) <= limit, problem
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize("family", CHOICE_FAMILIES)
+def test_options_are_unique_and_hold_the_answer(family: str, level: int) -> None:
+    for problem in draws(family, level, 300):
+        options = read_options(problem.problem)
+        assert len(set(options)) == len(options) >= 2
+        assert problem.answer[0] + problem.answer[2] == "()"
+        assert problem.answer[1] in LETTERS[: len(options)]
+
+
+@pytest.mark.parametrize("family", ["date_understanding", "logical_deduction"])
+def test_every_place_among_the_options_is_as_likely(family: str) -> None:
+    expected: Counter[str] = Counter()
+    found: Counter[str] = Counter()
+    for problem in draws(family, 2, 3000):
+        options = read_options(problem.problem)
+        found[problem.answer[1]] += 1
+        for letter in LETTERS[: len(options)]:
+            expected[letter] += 1 / len(options)
+    assert all(abs(found[k] - n) < 5 * n**0.5 for k, n in expected.items())
+
+
+def test_a_deduction_that_stops_short_is_told() -> None:
+    assert solve([(0, "<", 1)], 3) is None
+    assert solve([(0, "<", 1), (1, "<", 2)], 3) == [((0, 1, 2), 0, 0)]
+
+
+def test_the_chain_of_a_deduction_goes_back_to_the_start() -> None:
+    text = (
+        "In a race, there were five runners: Ola, Pim, Quo, Ras, and Tum. Quo finished above Ras. "
+        "Pim finished above Quo. Ola finished below Ras. Tum finished second.\nOptions:\n"
+    ) + "\n".join(
+        f"({letter}) {name} finished third-to-last"
+        for letter, name in zip("ABCDE", ("Ola", "Pim", "Quo", "Ras", "Tum"), strict=True)
+    )
+    nouns, facts, asked = read_facts(text)
+    thought = think(facts, nouns, asked)
+    assert thought is not None
+    assert thought.split("\n")[-4:] == ["1_2E3_4_5_", "C,B", "B<C<D<A:1B2E3C4D5A", "3C"]
