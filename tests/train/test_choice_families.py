@@ -7,9 +7,10 @@ import pytest
 
 from falcon_h1r import Tokenizer
 from falcon_h1r.train.stream import TURN_END, prompt_text
-from falcon_h1r.train.tasks import FAMILIES
+from falcon_h1r.train.tasks import FAMILIES, formal_fallacies
 from falcon_h1r.train.tasks.base import Problem
 from falcon_h1r.train.tasks.choices import LETTERS, read_options
+from falcon_h1r.train.tasks.formal_reading import Reader, read_argument
 from falcon_h1r.train.tasks.logical_deduction import read_facts, solve, think
 from falcon_h1r.train.vocabulary import build_vocabulary
 
@@ -34,8 +35,11 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return Tokenizer.from_file(folder / "tokenizer.json")
 
 
+FITTED = (*CHOICE_FAMILIES, "formal_fallacies")
+
+
 @pytest.mark.parametrize(("level", "limit"), [(1, 600), (2, 600), (3, 900)])
-@pytest.mark.parametrize("family", CHOICE_FAMILIES)
+@pytest.mark.parametrize("family", FITTED)
 def test_prompt_and_response_fit(tokenizer: Tokenizer, family: str, level: int, limit: int) -> None:
     for problem in draws(family, level, 150):
         text = prompt_text(problem.problem) + problem.response + TURN_END
@@ -81,3 +85,48 @@ def test_the_chain_of_a_deduction_goes_back_to_the_start() -> None:
     thought = think(facts, nouns, asked)
     assert thought is not None
     assert thought.split("\n")[-4:] == ["1_2E3_4_5_", "C,B", "B<C<D<A:1B2E3C4D5A", "3C"]
+
+
+def test_half_of_the_arguments_are_valid() -> None:
+    answers = Counter(p.answer for p in draws("formal_fallacies", 2, 1000))
+    assert set(answers) == {"valid", "invalid"}
+    assert 400 < answers["valid"] < 600
+
+
+@pytest.mark.parametrize(
+    ("said", "clauses"),
+    [
+        ("every uncle of Ola is a friend of Pim or not a fan of Quo", ["-A+B-C"]),
+        ("being an uncle of Ola is necessary for not being a friend of Pim", ["+A+B"]),
+        ("nobody is neither an uncle of Ola nor a friend of Pim", ["+A+B"]),
+        ("no uncle of Ola who is a friend of Pim is a fan of Quo", ["-A-B-C"]),
+        ("whoever is none of this: an uncle of Ola or friend of Pim, is a fan of Quo", ["+A+B+C"]),
+        ("everyone who is an uncle of Ola is neither a friend of Pim nor a fan of Quo, too",
+         ["-A-B", "-A-C"]),
+        ("not every uncle of Ola is a friend of Pim", ["+A", "-B"]),
+        ("it is not the case that Ras is an uncle of Ola", ["-A"]),
+        ("to be an uncle of Ola or a friend of Pim is necessary for being a fan of Quo",
+         ["+A+B-C"]),
+    ],
+)  # fmt: skip
+def test_statements_are_read_as_disjunctions(said: str, clauses: list[str]) -> None:
+    statement = Reader().statement(said)
+    found = [
+        "".join(("-+"[positive]) + LETTERS[i] for i, positive in clause)
+        for clause in statement.clauses()
+    ]
+    assert found == clauses
+
+
+def test_a_chain_of_reasoning_ends_in_a_contradiction_or_stays_open() -> None:
+    premises = "First, every uncle of Ola is a fan of Pim. Second, no fan of Pim is a son of Quo."
+    tail = '"\nIs the argument, given the explicitly stated premises, deductively valid or invalid?'
+    said = f"{premises} Hence, no uncle of Ola is a son of Quo."
+    text = f'"Here comes a perfectly valid argument: {said}'
+    reader, stated, conclusion = read_argument(text + tail)
+    assert formal_fallacies.think(reader.predicates, stated, conclusion)[3:] == [
+        "-A+B", "-B-C", "but +A", "+C", "-A+B:+B", "-B-C:0",
+    ]  # fmt: skip
+    turned = text.replace("no uncle of Ola is a son", "every uncle of Ola is a son") + tail
+    assert formal_fallacies.solve(text + tail) == "valid"
+    assert formal_fallacies.solve(turned) == "invalid"
