@@ -5,8 +5,8 @@ premise as disjunctions ("-A+B": not A, or B), denies the conclusion after "but"
 what is left of a disjunction when all its other parts are false. A disjunction with nothing left
 ends a valid argument; if nothing more can be drawn ("open"), the argument is invalid:
 
-    Ola A
-    FC Pim B
+    - Ola A
+    - FC Pim B
     -A+B
     but +A
     -B
@@ -237,9 +237,9 @@ def _draw(clauses: list[Clause]) -> tuple[list[str], bool]:
 
 
 def _legend(predicates: list[str]) -> list[str]:
-    """ "Ola A" for "cousin of Ola"; the whole predicate where several are of the same."""
+    """ "- Ola A" for "cousin of Ola"; the whole predicate where several are of the same."""
     short = [re.split(r" (?:of|to) ", p, maxsplit=1)[-1] for p in predicates]
-    return [f"{p if short.count(s) > 1 else s} {LETTERS[i]}"
+    return [f"- {p if short.count(s) > 1 else s} {LETTERS[i]}"
             for i, (s, p) in enumerate(zip(short, predicates, strict=True))]  # fmt: skip
 
 

@@ -145,7 +145,7 @@ def _universal(world: World, rng: Random, a: Parts, c: Parts) -> str:
         if len(c.literals) == 1 and not c.literals[0][1]:
             ways += [f"no {head} {that} is {rest} is {world.noun(c.literals[0][0])}"] * 2
     if len(a.literals) == 2 and a.all_of and not a.literals[0][1] and not a.literals[1][1]:
-        first, second = (world.noun(i) for i, _ in a.literals)
+        first = world.noun(a.literals[0][0])
         ways.append(f"{whoever} is none of this: {first} or {world.noun(a.literals[1][0], False)}, "
                     f"is {predicate}")  # fmt: skip
     return rng.choice(ways)

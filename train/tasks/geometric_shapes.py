@@ -130,7 +130,7 @@ def think(path: str, options: list[str]) -> tuple[list[str], str]:
         lines.append("same" if shape == "rectangle" else "differ")
     else:
         shape = extra or _BY_SIDES[sides]
-    lines.append(f"{shape} {LETTERS[options.index(shape)]}")
+    lines.append(f"- {shape} {LETTERS[options.index(shape)]}")
     return lines, shape
 
 
@@ -209,7 +209,7 @@ def verify(problem: Problem) -> bool:
     ends = re.findall(r'[LA] [^MLA"]*?([\d.]+),[\d.]+(?= [MLA]|")', problem.problem)
     return (
         problem.answer == f"({letter})"
-        and lines[-1] == f"{shape} {letter}"
+        and lines[-1] == f"- {shape} {letter}"
         and [end for _, end in copied] == ends
         and check_steps(problem.thought)
     )

@@ -1,7 +1,7 @@
 """Objects in a fixed order in BIG-Bench-Hard's wording (logical_deduction): who stands where?
 
 The chain names each object by the letter of its option. First every statement is copied and
-reduced to letters: "owl D=3" (slot 3) or "robin G>wren B:B<G". Then one line holds all slots,
+reduced to letters: "- owl D=3" (slot 3) or "- robin G> wren B:B<G". Then one line holds all slots,
 and each further line places the objects that are determined by then, with their bounds in front:
 
     1C2_3D4B5E6_7_
@@ -183,14 +183,14 @@ def think(facts: list[Fact], nouns: list[str], asked: int) -> str | None:
     lines: list[str] = []
     slots: dict[int, int] = {}
     for fact in facts:
-        one = f"{nouns[fact[0]]} {LETTERS[fact[0]]}"
+        one = f"- {nouns[fact[0]]} {LETTERS[fact[0]]}"
         if len(fact) == 2:
             slots[fact[0]] = fact[1]
             lines.append(f"{one}={fact[1]}")
         else:
             pair = (fact[0], fact[2]) if fact[1] == "<" else (fact[2], fact[0])
             less, more = (LETTERS[i] for i in pair)
-            lines.append(f"{one}{fact[1]}{nouns[fact[2]]} {LETTERS[fact[2]]}:{less}<{more}")
+            lines.append(f"{one}{fact[1]} {nouns[fact[2]]} {LETTERS[fact[2]]}:{less}<{more}")
     lines.append(_show(slots, count))
     for chain, low, high in steps:
         free = [s for s in range(low + 1, high or count + 1) if s not in slots.values()]
@@ -322,7 +322,7 @@ def verify(problem: Problem) -> bool:
         if any(slots[LETTERS.index(letter)] != int(slot) for slot, letter in placed):
             return False
     for line, fact in zip(lines, facts, strict=False):
-        if not line.startswith(f"{nouns[fact[0]]} {LETTERS[fact[0]]}"):
+        if not line.startswith(f"- {nouns[fact[0]]} {LETTERS[fact[0]]}"):
             return False
     return all(_check_pair(line, slots) for line in lines[: len(facts)])
 

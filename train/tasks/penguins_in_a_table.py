@@ -3,8 +3,8 @@
 The chain walks down the rows that are asked about, one line a row, and carries along what it
 needs: the best value so far, a count, or a sum (reversed digits, as in `steps`).
 
-    Tovan 7:7        Tovan 7 no 0         Tovan 7:p7
-    Lysk 5:7         Lysk 11 yes 1        Lysk 5:p7+5=p21
+    - Tovan 7:7        - Tovan 7 no 0         - Tovan 7:p7
+    - Lysk 5:7         - Lysk 11 yes 1        - Lysk 5:p7+5=p21
 """
 
 import re
@@ -106,7 +106,7 @@ def _best(lines: list[str], rows: list[Row], column: int, largest: bool) -> Row:
     for row in rows:
         if (row.at(column) > best.at(column)) if largest else (row.at(column) < best.at(column)):
             best = row
-        lines.append(f"{row.name} {row.at(column)}:{best.at(column)}")
+        lines.append(f"- {row.name} {row.at(column)}:{best.at(column)}")
     return best
 
 
@@ -115,7 +115,7 @@ def _count(lines: list[str], rows: list[Row], holds: Callable[[Row], str], total
     for row in rows:
         shown = holds(row)
         total += "no" not in shown.split()
-        lines.append(f"{row.name} {shown} {total}")
+        lines.append(f"- {row.name} {shown} {total}")
     return total
 
 
@@ -155,7 +155,7 @@ def _alphabet(rng: Random, tables: Tables, rows: list[Row], noun: str, names: li
     lines = []
     for row in rows:
         best = max(best, row.name) if last else min(best, row.name)
-        lines.append(f"{row.name} {row.name[0]}:{best[0]}")
+        lines.append(f"- {row.name} {row.name[0]}:{best[0]}")
     lines.append(f"{best[0]} {best}")
     end = "last" if last else "first"
     question = f"What is the name of the {end} {noun} sorted by alphabetic order?"
@@ -210,7 +210,7 @@ def _listed(rng: Random, tables: Tables, rows: list[Row], noun: str, names: list
     if rng.random() < 0.4:
         rows = [*tables.penguins, *tables.others]
         question = f"How many animals are listed in the {where}?"
-    lines = [f"{row.name} {i}" for i, row in enumerate(rows, 1)]
+    lines = [f"- {row.name} {i}" for i, row in enumerate(rows, 1)]
     return question, lines, str(len(rows)), _numbers(rng, len(rows))
 
 
@@ -224,11 +224,11 @@ def _compared(rng: Random, tables: Tables, rows: list[Row], noun: str, names: li
     if len({row.at(column) for row in rows}) < len(rows):
         return _compared(rng, tables, rows, noun, names)
     best, second = ordered[0], ordered[1]
-    lines = [f"{second.name} {second.at(column)}"]
+    lines = [f"- {second.name} {second.at(column)}"]
     for row in rows:
         if row is not second:
             yes = row is best
-            lines.append(f"{row.name} {row.at(column)} {'yes' if yes else 'no'}")
+            lines.append(f"- {row.name} {row.at(column)} {'yes' if yes else 'no'}")
             if yes:
                 break
     return f"Which {noun} is {word} than {second.name}?", lines, best.name, names
@@ -243,7 +243,7 @@ def _lookup(rng: Random, tables: Tables, rows: list[Row], noun: str, names: list
         values += [str(max(int(v) for v in values) + 1 + i) for i in range(5 - len(values))]
         if len(set(values)) == len(values):
             question = f"What is the {column} of {row.name}?"
-            return question, [f"{row.name} {value}"], str(value), values
+            return question, [f"- {row.name} {value}"], str(value), values
     column = rng.choice(("age", "height"))
     value = row.at(_COLUMNS[column])
     words = f"is {value} cm tall" if column == "height" else f"is {value} years old"
@@ -259,7 +259,7 @@ def _total(rng: Random, tables: Tables, rows: list[Row], noun: str, names: list[
     tally = Tally(lines)
     for row, value in zip(rows, values, strict=True):
         tally.add((1, value))
-        lines[-1] = f"{row.name} {value}:{lines[-1].split(':')[1]}"
+        lines[-1] = f"- {row.name} {value}:{lines[-1].split(':')[1]}"
     total = sum(values)
     plural = noun + "s" if rows[0] in tables.listed else tables.kind
     question = f"What is the cumulated {column} of the {plural}?"
@@ -291,7 +291,7 @@ def generate(rng: Random, level: int) -> Problem:
     elif options is names and rng.random() < 0.3:
         options = rng.sample(names, len(names))
     letter = letter_of(options, value)
-    lines.append(f"{value} {letter}")
+    lines.append(f"- {value} {letter}")
     content = " ".join(_line(row) for row in [*tables.penguins, *tables.others])
     return Problem(
         problem=f"{text}{question}\n{render_options(options)}",
@@ -383,9 +383,9 @@ def verify(problem: Problem) -> bool:
     known = {row.name: row for row in [*tables.penguins, *tables.others]}
     lines = problem.thought.split("\n")
     for line in lines[:-1]:
-        match = re.match(r"([A-Z]\w+) (\d+)(?:[: ]|$)", line)
+        match = re.match(r"- ([A-Z]\w+) (\d+)(?:[: ]|$)", line)
         if match and match[1] in known and int(match[2]) not in known[match[1]]:
-            listed = re.fullmatch(r"\w+ \d", line)
+            listed = re.fullmatch(r"- \w+ \d", line)
             if listed is None:
                 return False
-    return check_steps(problem.thought) and lines[-1] == f"{value} {problem.answer[1]}"
+    return check_steps(problem.thought) and lines[-1] == f"- {value} {problem.answer[1]}"

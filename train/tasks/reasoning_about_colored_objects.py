@@ -4,9 +4,9 @@ Things in a row are numbered as they are copied, so that neighbours and ends are
 counts are carried along, one line a thing or a group (sums with reversed digits):
 
     1 teal flute              not red blue         no mittens, teal
-    2 pink mitten             teal 1               teal mittens gone
-    mitten 2:1 teal J         red 1                teal flute:9+1=01
-                              one B                ten K
+    2 pink mitten             - teal 1             - teal mittens gone
+    - mitten 2:1 teal J       - red 1              - teal flute:9+1=01
+                              - one B              - ten K
 """
 
 import re
@@ -86,7 +86,7 @@ def _color_line(thing: Thing) -> str:
 
 def _ask_color(rng: Random, things: list[Thing]) -> Asked:
     thing = rng.choice(things)
-    lines = [f"{thing[1]} {_color_line(thing)}"]
+    lines = [f"- {thing[1]} {_color_line(thing)}"]
     return Asked(text=f"What color is the {thing[1]}?", lines=lines, value=thing[0], options=COLORS)
 
 
@@ -95,7 +95,7 @@ def _ask_whether(rng: Random, things: list[Thing]) -> Asked:
     yes = rng.random() < 0.5
     color = thing[0] if yes else rng.choice([c for c in COLORS if c != thing[0]])
     value = "yes" if yes else "no"
-    line = f"{thing[1]} {thing[0]}, {color}:{'same' if yes else 'differ'}"
+    line = f"- {thing[1]} {thing[0]}, {color}:{'same' if yes else 'differ'}"
     return Asked(text=f"Is the {thing[1]} {color}?", lines=[line], value=value,
                  options=["yes", "no"])  # fmt: skip
 
@@ -112,7 +112,7 @@ def _ask_neither(rng: Random, things: list[Thing]) -> Asked:
     lines, total = [f"not {colors[0]} {colors[1]}"], 0
     for color, _ in things:
         total += color not in colors
-        lines.append(f"{color} {total}")
+        lines.append(f"- {color} {total}")
     general = rng.choice(_GENERAL)
     return Asked(text=f"How many {general} are neither {colors[0]} nor {colors[1]}?", lines=lines,
                  value=NUMBER_WORDS[total], options=_number_options(rng, len(things)))  # fmt: skip
@@ -145,7 +145,7 @@ def _ask_row(rng: Random, things: list[Thing], general: str) -> Asked:
         place = start - 1 if kind == "left" else start + 1
         text = f"What is the color of the {word} directly to the {kind} of the {name}?"
     shown = name.removesuffix(f" {word}") if name != things[start][1] else name
-    lines.append(f"{shown} {start + 1}:{place + 1} {_color_line(things[place])}")
+    lines.append(f"- {shown} {start + 1}:{place + 1} {_color_line(things[place])}")
     return Asked(text=text, lines=lines, value=things[place][0], options=COLORS)
 
 
@@ -156,7 +156,7 @@ def _ask_side(rng: Random, things: list[Thing], general: str) -> Asked:
     color = rng.choice(things)[0] if rng.random() < 0.6 else rng.choice(COLORS)
     by_noun = rng.random() < 0.5
     name = things[start][1] if by_noun else f"{things[start][0]} {general[:-1]}"
-    lines = [*_numbered(things), f"{things[start][by_noun]} {start + 1} {side}, not {color}"]
+    lines = [*_numbered(things), f"- {things[start][by_noun]} {start + 1} {side}, not {color}"]
     total = 0
     for i in range(start) if side == "left" else range(start + 1, len(things)):
         total += things[i][0] != color
@@ -207,7 +207,7 @@ def _count_after_removal(rng: Random, count: int) -> tuple[str, Asked]:
         0,
     )
     for n, (color, noun) in groups:
-        shown = f"{color} {noun if n == 1 else plural(noun)}"
+        shown = f"- {color} {noun if n == 1 else plural(noun)}"
         if gone in (color, noun):
             lines.append(f"{shown} gone")
         elif asked in (color, noun):
@@ -238,7 +238,7 @@ def generate(rng: Random, level: int) -> Problem:
             asked = rng.choice((_ask_color, _ask_whether, _ask_neither, _ask_neither))(rng, things)
     letter = LETTERS[asked.options.index(asked.value)]
     if asked.value not in COLORS:
-        asked.lines.append(f"{asked.value} {letter}")
+        asked.lines.append(f"- {asked.value} {letter}")
     text = opening + asked.text
     return Problem(
         problem=f"{text}\n{render_options(asked.options)}",
