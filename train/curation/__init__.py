@@ -1,0 +1,1 @@
+"""The parts of curation: sources, filters, duplicates, overlap, rollouts, augmentation, mix."""
