@@ -135,7 +135,7 @@ def write_shard(
         ids += prompt + response
         offsets.append(len(ids))
         prompt_lengths.append(len(prompt))
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "ids": np.array(ids, np.uint32),
         "offsets": np.array(offsets, np.int64),
         "prompt_lengths": np.array(prompt_lengths, np.int32),
@@ -144,19 +144,22 @@ def write_shard(
     return len(ids)
 
 
+_WORD = (1 << 64) - 1
+
+
 def permuted(index: int, size: int, key: int) -> int:
     """Where `index` stands in a shuffle of range(size): a keyed bijection, nothing is stored.
 
-    Four Feistel rounds over the next even power of two, walked until the value is in range (at
-    most four walks on average).
+    Six Feistel rounds over the next even power of two (256 at least: smaller halves mix badly),
+    walked until the value is in range.
     """
-    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    half = max(4, ((size - 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1
     while True:
         left, right = index >> half, index & mask
-        for step in range(4):
-            mixed = (right + 1) * 0x9E3779B97F4A7C15 + key * 0xBF58476D1CE4E5B9 + step
-            mixed = ((mixed & 0xFFFFFFFFFFFFFFFF) ^ ((mixed >> 29) & 0xFFFFFFFF)) * 0x94D049BB133111EB
+        for step in range(6):
+            mixed = ((right + 1) * 0x9E3779B97F4A7C15 + key * 0xBF58476D1CE4E5B9 + step) & _WORD
+            mixed = ((mixed ^ (mixed >> 29)) * 0x94D049BB133111EB) & _WORD
             left, right = right, left ^ ((mixed >> 33) & mask)
         index = (left << half) | right
         if index < size:
@@ -183,7 +186,7 @@ class CuratedStream:
         if (damage := verify_folder(folder)) is not None:
             raise TrainingError(f"{folder}: {damage}; run `falcon-h1r curate --fresh` again")
         self.folder, self.seed, self.max_length = folder, seed, max_length
-        self._shards = [safe_open(path, framework="numpy") for path in paths]
+        self._shards: list[Any] = [safe_open(path, framework="numpy") for path in paths]
         self._offsets: list[NDArray[np.int64]] = [s.get_tensor("offsets") for s in self._shards]
         self._prompts: list[NDArray[np.int32]] = [
             s.get_tensor("prompt_lengths") for s in self._shards

@@ -1,26 +1,21 @@
 """The recipe of a curation: what is read, what is dropped, what is added, and the wanted mix."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from falcon_h1r.errors import ConfigError
+from falcon_h1r.train.config import require
 from falcon_h1r.train.tasks import FAMILIES
 
-KINDS = ("generator", "jsonl", "gsm8k", "math", "parquet", "reasoning_gym")
 AXES = ("family", "style", "source", "level")
 FROM_FILES = ("jsonl", "gsm8k", "math", "parquet")
-
-
-def _require(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} is {value!r}; it must be {allowed}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceRecipe:
     """One source of problems with chains of thought."""
 
-    kind: str
+    kind: Literal["generator", "jsonl", "gsm8k", "math", "parquet", "reasoning_gym"]
     """generator, jsonl, gsm8k, math, parquet or reasoning_gym."""
     path: str | None = None
     """File, or folder of MATH's own format."""
@@ -43,26 +38,24 @@ class SourceRecipe:
     """Style of records that name none; None is the kind."""
     near_duplicates: bool | None = None
     """Look for near-duplicates; None: not among generated problems, which differ in few words."""
-    overlap: str | None = None
+    overlap: Literal["ngram", "item"] | None = None
     """ "ngram": one n-gram shared with an evaluation problem drops a sample; "item": only a whole
     problem does. None: "item" for generated problems, whose wording is a template."""
 
     def __post_init__(self) -> None:
-        _require(self.kind in KINDS, "kind", self.kind, f"one of {', '.join(KINDS)}")
         if self.kind in FROM_FILES and not self.path:
             raise ConfigError(f"a source of kind {self.kind} needs a path")
         if self.kind == "reasoning_gym" and not self.task:
             raise ConfigError("a source of kind reasoning_gym needs a task, such as chain_sum")
         if self.kind in ("generator", "reasoning_gym") and self.count is None:
             raise ConfigError(f"a source of kind {self.kind} has no end: give it a count")
-        _require(self.count is None or self.count >= 1, "count", self.count, "at least 1")
+        require(self.count is None or self.count >= 1, "count", self.count, "at least 1")
         unknown = sorted(set(self.families) - set(FAMILIES))
-        _require(not unknown, "families", unknown, f"among {', '.join(sorted(FAMILIES))}")
-        _require(set(self.levels) <= {1, 2, 3}, "levels", sorted(self.levels), "among 1, 2, 3")
+        require(not unknown, "families", unknown, f"among {', '.join(sorted(FAMILIES))}")
+        require(set(self.levels) <= {1, 2, 3}, "levels", sorted(self.levels), "among 1, 2, 3")
         for name, weights in (("families", self.families), ("levels", self.levels)):
             holds = all(w >= 0 for w in weights.values()) and (not weights or any(weights.values()))
-            _require(holds, name, weights, "weights >= 0, one of them positive")
-        _require(self.overlap in (None, "ngram", "item"), "overlap", self.overlap, "ngram or item")
+            require(holds, name, weights, "weights >= 0, one of them positive")
 
     @property
     def is_generated(self) -> bool:
@@ -71,7 +64,7 @@ class SourceRecipe:
 
     @property
     def drops_near_duplicates(self) -> bool:
-        """Whether near-duplicates of its samples are looked for."""
+        """Whether near-duplicates are looked for among its samples as they were read."""
         return not self.is_generated if self.near_duplicates is None else self.near_duplicates
 
     @property
@@ -107,9 +100,9 @@ class FilterRecipe:
     """Broken lines, or lines without an answer, of one source after which curation stops."""
 
     def __post_init__(self) -> None:
-        _require(0.5 <= self.similarity <= 1, "filters.similarity", self.similarity, "in [0.5, 1]")
-        _require(self.max_solutions >= 1, "filters.max_solutions", self.max_solutions, "at least 1")
-        _require(self.max_broken >= 0, "filters.max_broken", self.max_broken, "at least 0")
+        require(0.5 <= self.similarity <= 1, "filters.similarity", self.similarity, "in [0.5, 1]")
+        require(self.max_solutions >= 1, "filters.max_solutions", self.max_solutions, "at least 1")
+        require(self.max_broken >= 0, "filters.max_broken", self.max_broken, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,15 +132,15 @@ class DifficultyRecipe:
     one twice."""
 
     def __post_init__(self) -> None:
-        _require(self.rollouts >= 1, "difficulty.rollouts", self.rollouts, "at least 1")
-        _require(self.temperature >= 0, "difficulty.temperature", self.temperature, "at least 0")
-        _require(0 < self.top_p <= 1, "difficulty.top_p", self.top_p, "in (0, 1]")
-        _require(self.max_tokens >= 1, "difficulty.max_tokens", self.max_tokens, "at least 1")
-        _require(0 <= self.hard < self.easy <= 1, "difficulty.hard", self.hard, "below easy")
+        require(self.rollouts >= 1, "difficulty.rollouts", self.rollouts, "at least 1")
+        require(self.temperature >= 0, "difficulty.temperature", self.temperature, "at least 0")
+        require(0 < self.top_p <= 1, "difficulty.top_p", self.top_p, "in (0, 1]")
+        require(self.max_tokens >= 1, "difficulty.max_tokens", self.max_tokens, "at least 1")
+        require(0 <= self.hard < self.easy <= 1, "difficulty.hard", self.hard, "below easy")
         unknown = sorted(set(self.weights) - set(BUCKETS))
-        _require(not unknown, "difficulty.weights", unknown, f"among {', '.join(BUCKETS)}")
+        require(not unknown, "difficulty.weights", unknown, f"among {', '.join(BUCKETS)}")
         holds = all(0 <= weight <= 8 for weight in self.weights.values())
-        _require(holds, "difficulty.weights", self.weights, "weights in [0, 8]")
+        require(holds, "difficulty.weights", self.weights, "weights in [0, 8]")
 
     def bucket(self, pass_rate: float | None) -> str:
         """The difficulty that a pass rate means."""
@@ -181,8 +174,8 @@ class AugmentRecipe:
     def __post_init__(self) -> None:
         for name in ("rephrase", "renumber", "compose"):
             value = getattr(self, name)
-            _require(0 <= value <= 4, f"augment.{name}", value, "in [0, 4]")
-        _require(self.distil >= 0, "augment.distil", self.distil, "at least 0")
+            require(0 <= value <= 4, f"augment.{name}", value, "in [0, 4]")
+        require(self.distil >= 0, "augment.distil", self.distil, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +184,7 @@ class MixRecipe:
 
     total: int | None = None
     """Samples wanted; None is as many as the rest allows."""
-    by: str = "family"
+    by: Literal["family", "style", "source", "level"] = "family"
     """Axis that `shares` names: family, style, source or level."""
     shares: dict[str, float] = field(default_factory=dict)
     """Wanted weight of each value of that axis; values not named are left out. Empty: as found."""
@@ -199,14 +192,13 @@ class MixRecipe:
     """Axis -> largest share one value of it may take."""
 
     def __post_init__(self) -> None:
-        _require(self.total is None or self.total >= 1, "mix.total", self.total, "at least 1")
-        _require(self.by in AXES, "mix.by", self.by, f"one of {', '.join(AXES)}")
+        require(self.total is None or self.total >= 1, "mix.total", self.total, "at least 1")
         holds = all(w >= 0 for w in self.shares.values())
         holds = holds and (not self.shares or any(self.shares.values()))
-        _require(holds, "mix.shares", self.shares, "weights >= 0, one of them positive")
-        _require(set(self.caps) <= set(AXES), "mix.caps", sorted(self.caps), f"among {AXES}")
+        require(holds, "mix.shares", self.shares, "weights >= 0, one of them positive")
+        require(set(self.caps) <= set(AXES), "mix.caps", sorted(self.caps), f"among {AXES}")
         holds = all(0 < cap <= 1 for cap in self.caps.values())
-        _require(holds, "mix.caps", self.caps, "shares in (0, 1]")
+        require(holds, "mix.caps", self.caps, "shares in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,10 +227,10 @@ class CurateRecipe:
         if not self.sources:
             raise ConfigError("sources is empty; name at least one")
         bad = [name for name in self.sources if not name or len(name) > 100 or "\n" in name]
-        _require(not bad, "sources", bad, "named in 1 to 100 characters of one line")
-        _require(self.max_length >= 32, "max_length", self.max_length, "at least 32")
-        _require(self.shard_size >= 1, "shard_size", self.shard_size, "at least 1")
+        require(not bad, "sources", bad, "named in 1 to 100 characters of one line")
+        require(self.max_length >= 32, "max_length", self.max_length, "at least 32")
+        require(self.shard_size >= 1, "shard_size", self.shard_size, "at least 1")
         size = self.vocabulary_size
-        _require(size is None or size >= 512, "vocabulary_size", size, "at least 512")
+        require(size is None or size >= 512, "vocabulary_size", size, "at least 512")
         if self.tokenizer is not None and size is not None:
             raise ConfigError("both tokenizer and vocabulary_size are given; keep one of them")

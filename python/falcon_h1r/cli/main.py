@@ -20,6 +20,7 @@ COMMANDS = {
     "solve": "think in parallel about a problem and answer it by a vote",
     "generate": "continue a prompt, or chat, streaming the text",
     "tokenize": "turn text into token ids, or count them",
+    "curate": "make one training set of many sources, with a report; resumes too",
     "train": "train a model by a recipe; the same command again resumes",
     "bench": "run the measurements of a source checkout",
     "doctor": "tell what is installed, which path will run, and what to do",

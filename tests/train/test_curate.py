@@ -1,0 +1,401 @@
+"""Curation from end to end: same bytes from the same recipe, also after a kill; bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from falcon_h1r.cli.main import main
+from falcon_h1r.errors import ConfigError, TrainingError
+from falcon_h1r.train.curate import run_curate
+from falcon_h1r.train.curation.recipe import DifficultyRecipe
+from falcon_h1r.train.curation.rollouts import Roller, Rollout
+from falcon_h1r.train.samples import CuratedStream, read_samples
+from falcon_h1r.train.tasks import FAMILIES
+
+RECIPE = """
+seed: 5
+sources:
+  ours: {kind: generator, families: {sums: 1.0, booleans: 1.0}, count: 60}
+  chains: {kind: jsonl, path: CHAINS}
+  school: {kind: gsm8k, path: SCHOOL}
+evaluation: [EVALUATION]
+augment: {enabled: true, rephrase: 0.2, renumber: 0.3, compose: 0.2}
+mix: {total: 100, caps: {style: 0.6}}
+max_length: 700
+shard_size: 25
+"""
+WORDS = ("red", "blue", "tall", "small", "round", "flat", "warm", "cold")
+SILENT: dict[str, Any] = {"report": lambda line: None}
+
+
+def school(i: int) -> dict[str, str]:
+    """A word problem of our own in GSM8K's format."""
+    boxes, pens, lost = 3 + i, 31 + 2 * i, 90 + i
+    total = boxes * pens
+    things = ("pens", "nails", "beans", "cards", "shells")[i % 5]
+    return {
+        "question": f"A shop has {boxes} boxes with {pens} {things} each. A clerk drops {lost} "
+        f"{things} on the floor and throws them away. How many {things} can the shop sell?",
+        "answer": f"The boxes hold {boxes}*{pens}=<<{boxes}*{pens}={total}>>{total} {things}.\n"
+        f"Without the lost ones that is {total}-{lost}=<<{total}-{lost}={total - lost}>>"
+        f"{total - lost} {things}.\n#### {total - lost}",
+    }
+
+
+def chain(i: int) -> dict[str, Any]:
+    rng = Random(i)
+    words = " ".join(rng.choice(WORDS) for _ in "12345")
+    return {
+        "problem": f"Number {i}: which comes last of {words}?",
+        "thought": f"I read them one by one: {words}. {' '.join(words.split()[::-1])} backwards.",
+        "answer": words.split()[-1],
+    }
+
+
+def write_lines(path: Path, rows: list[Any]) -> Path:
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_text("".join(line + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    chains = write_lines(tmp_path / "chains.jsonl", [chain(i) for i in range(40)] + [chain(3)])
+    lines = write_lines(tmp_path / "school.jsonl", [school(i) for i in range(30)])
+    seen = write_lines(tmp_path / "evaluation.jsonl", [{"question": school(7)["question"]}])
+    text = RECIPE.replace("CHAINS", str(chains)).replace("SCHOOL", str(lines))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text.replace("EVALUATION", str(seen)))
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_set_is_made_and_reported(recipe: Path, tmp_path: Path) -> None:
+    made = run_curate(recipe, tmp_path / "set", **SILENT)
+    assert made is not None
+    assert made["read"] == {"chains": 41, "ours": 60, "school": 30}
+    assert made["dropped"]["exact duplicate"]["chains"] == 1
+    assert made["overlap"]["evaluation_problems"] == made["overlap"]["item"]["school"] == 1
+    assert made["dropped"]["overlap"]["school"] == made["overlap"]["ngram"]["school"] < 20
+    assert min(made["verified_by"][by] for by in ("reference", "verifier", "nothing")) > 0
+    for name in ("rephrase", "renumber", "compose"):
+        counts = made["augmented"][name]
+        assert counts["proposed"] >= counts["verified"] >= counts["kept"] > 0
+    assert made["samples"] == 100
+    styles = {name: v["taken"] for name, v in made["mix"]["style"].items()}
+    assert set(styles) == {"generated", "gsm8k", "jsonl", "rephrased", "renumbered", "composed"}
+    assert sum(styles.values()) == 100
+    samples = [
+        s for p in sorted((tmp_path / "set").glob("samples-*.jsonl")) for s in read_samples(p)
+    ]
+    assert len(samples) == len({(s.problem, s.thought) for s in samples}) == 100
+    assert sum(made["lengths"]["histogram"].values()) == 100
+    stream = CuratedStream(tmp_path / "set", seed=0, max_length=700)
+    assert sum(len(stream.document(i).token_ids) for i in range(100)) == made["tokens"]
+    assert not (tmp_path / "set.work").exists()
+    text = (tmp_path / "set/report.md").read_text()
+    for part in ("## Dropped", "## Augmented", "## Overlap", "| difficulty |", "```"):
+        assert part in text
+
+
+def test_same_recipe_same_bytes_also_after_any_stop(recipe: Path, tmp_path: Path) -> None:
+    run_curate(recipe, tmp_path / "whole", **SILENT)
+    whole = contents(tmp_path / "whole")
+
+    class Stopped(Exception):
+        pass
+
+    for stop_after in (1, 4, 6):
+        output = tmp_path / f"stopped-{stop_after}"
+        told: list[object] = []
+
+        def watch(*words: object, told: list[object] = told, last: int = stop_after) -> None:
+            told.append(words)
+            if len(told) == last:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            run_curate(recipe, output, watch=watch, **SILENT)
+        run_curate(recipe, output, **SILENT)
+        assert contents(output) == whole
+
+
+def test_kill_minus_nine_resumes(recipe: Path, tmp_path: Path) -> None:
+    run_curate(recipe, tmp_path / "whole", **SILENT)
+    command = [sys.executable, "-m", "falcon_h1r.cli.main", "curate", "--recipe", str(recipe)]
+    output = tmp_path / "killed"
+    process = subprocess.Popen(
+        [*command, "--output", str(output)], stdout=subprocess.DEVNULL, cwd=tmp_path
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed.work/read-00001").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    lines: list[str] = []
+    run_curate(recipe, output, report=lines.append)
+    assert contents(output) == contents(tmp_path / "whole")
+    assert "resumed after" in lines[0] or "already made" in lines[0]
+
+
+def test_a_damaged_shard_is_made_again(recipe: Path, tmp_path: Path) -> None:
+    run_curate(recipe, tmp_path / "whole", **SILENT)
+
+    class Stopped(Exception):
+        pass
+
+    def watch(source: str, num_read: int, num_kept: int, share: float | None) -> None:
+        if source == "chains":
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_curate(recipe, tmp_path / "set", watch=watch, **SILENT)
+    shard = tmp_path / "set.work/read-00001/samples.jsonl"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    lines: list[str] = []
+    run_curate(recipe, tmp_path / "set", report=lines.append)
+    assert any("read-00001: samples.jsonl has another size" in line for line in lines)
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
+
+
+# Rollouts
+
+
+def fake_roll(problems: Any) -> list[list[Rollout]]:
+    """Knows sums; on every third problem it is sure of a wrong answer."""
+    results = []
+    for number, problem in enumerate(problems):
+        if number % 3 == 2:
+            results.append([Rollout("no idea", "-12345", True)] * 8)
+            continue
+        answer = next((a for p, a in KNOWN if p == problem), "0")
+        right = Rollout("because", answer, True)
+        results.append([right] * (number % 9) + [Rollout("", None, False)] * (8 - number % 9))
+    return results
+
+
+KNOWN: list[tuple[str, str]] = [(chain(i)["problem"], chain(i)["answer"]) for i in range(40)]
+
+
+def test_pass_rates_weigh_and_wrong_references_go(recipe: Path, tmp_path: Path) -> None:
+    overrides = ["sources={chains: {kind: jsonl, path: " + str(tmp_path / "chains.jsonl") + "}}"]
+    overrides += ["evaluation=[]", "mix={}", "augment={enabled: true, rephrase: 0, renumber: 0, "
+                  "compose: 0, distil: 1}"]  # fmt: skip
+    made = run_curate(recipe, tmp_path / "set", overrides, roll=fake_roll, **SILENT)
+    assert made is not None
+    assert made["dropped"]["consistent error"]["chains"] == 13
+    assert made["rollouts"]["problems"] == 27
+    assert made["augmented"]["distil"]["kept"] == made["mix"]["style"]["distilled"]["available"] > 0
+    difficulty = made["mix"]["difficulty"]
+    assert difficulty["easy"]["taken"] == round(difficulty["easy"]["available"] / 2)
+    assert difficulty["hard"]["taken"] == pytest.approx(
+        1.5 * difficulty["hard"]["available"], abs=1
+    )
+    distilled = [
+        s for s in read_samples(tmp_path / "set/samples-00000.jsonl") if s.style == "distilled"
+    ]
+    assert {s.thought for s in distilled} == {"because"}
+    assert all(s.pass_rate and 0 < s.pass_rate <= 1 for s in distilled)
+
+
+def test_rollouts_of_the_reference_model_depend_on_the_problem_alone() -> None:
+    roller = Roller(DifficultyRecipe(model="reference", rollouts=2, max_tokens=150), seed=1)
+    first = "What is 17 + 25 - 9?"
+    together = roller([first, "What is 3 + 4?"])
+    assert together[1][0].answer == "7"
+    assert "+71:p71" in together[0][0].thought
+    assert roller([first])[0] == together[0]
+    assert roller(["word " * 3000]) == [[]]
+
+
+# Extras
+
+
+def test_parquet_and_reasoning_gym_by_extras(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Path
+) -> None:
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"")
+    for kind, package in (("parquet", "pyarrow"), ("reasoning_gym", "reasoning_gym")):
+        monkeypatch.setitem(sys.modules, package, None)
+        sources = f"sources={{x: {{kind: {kind}, path: {path}, task: chain_sum, count: 9}}}}"
+        with pytest.raises(ConfigError, match=r"pip install 'falcon-h1r\[curate\]'"):
+            run_curate(recipe, tmp_path / "set", [sources], **SILENT)
+
+
+class FakeGym:
+    """Answers as reasoning-gym's datasets do."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        thought = {"answer_cot": f"{index} and 1 make {index + 1}.\n#### {index + 1}"}
+        return {
+            "question": f"What follows {index}?",
+            "answer": str(index + 1),
+            "metadata": thought if index % 2 else {},
+        }
+
+    def score_answer(self, answer: str, entry: dict[str, Any]) -> float:
+        return float(answer == entry["answer"])
+
+
+def test_reasoning_gym_problems_without_thought(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.SimpleNamespace(create_dataset=lambda task, seed, size: FakeGym(size))
+    monkeypatch.setitem(sys.modules, "reasoning_gym", module)
+    sources = "sources={gym: {kind: reasoning_gym, task: after, count: 20}}"
+    plain = ["evaluation=[]", "mix={}", "augment={}", sources]
+    made = run_curate(recipe, tmp_path / "plain", plain, **SILENT)
+    assert made is not None
+    assert made["dropped"] == {"empty thought": {"gym": 10}}
+    assert made["verified_by"] == {"verifier": 10}
+
+    def roll(problems: Any) -> list[list[Rollout]]:
+        numbers = [int(p.removeprefix("What follows ").rstrip("?")) for p in problems]
+        return [[Rollout(f"after {n}", str(n + 1), True)] * 8 for n in numbers]
+
+    overrides = [*plain, "augment={enabled: true, rephrase: 0, renumber: 0, compose: 0}"]
+    made = run_curate(recipe, tmp_path / "distilled", overrides, roll=roll, **SILENT)
+    assert made is not None
+    assert made["augmented"]["distil"]["kept"] == 20
+    assert made["mix"]["style"] == {
+        "distilled": {"available": 20, "taken": made["mix"]["style"]["distilled"]["taken"]},
+        "reasoning_gym": {"available": 10, "taken": made["mix"]["style"]["reasoning_gym"]["taken"]},
+    }
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["filters.lopping=true"], "did you mean looping"),
+        (["sources.ours.kind=nothing"], "must be one of generator, jsonl"),
+        (["sources.ours.count=null"], "give it a count"),
+        (["sources.chains.path=nowhere.jsonl"], r"sources\.chains\.path is 'nowhere\.jsonl'"),
+        (["evaluation=[nowhere.json]"], "there is no nowhere.json"),
+        (["sources={}"], "sources is empty"),
+        (["max_length=0"], "max_length is 0"),
+        (["difficulty.weights={simple: 1}"], "weights is"),
+        (["mix.caps={style: 0}"], "mix.caps is"),
+        (["tokenizer=nowhere/at/all", "vocabulary_size=512"], "keep one of them"),
+    ],
+)
+def test_bad_recipes_are_refused_before_anything_is_written(
+    recipe: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_curate(recipe, tmp_path / "set", overrides, **SILENT)
+    assert not (tmp_path / "set").exists()
+
+
+def only_chains(tmp_path: Path, rows: list[Any]) -> list[str]:
+    path = write_lines(tmp_path / "rows.jsonl", rows)
+    return [
+        "evaluation=[]",
+        "mix={}",
+        "augment={}",
+        f"sources={{c: {{kind: jsonl, path: {path}}}}}",
+    ]
+
+
+def test_broken_lines_are_counted_and_named_up_to_a_limit(recipe: Path, tmp_path: Path) -> None:
+    rows = [chain(0), "{", chain(1), {"problem": "p", "thought": "t"}, [], chain(2)]
+    overrides = only_chains(tmp_path, rows)
+    made = run_curate(recipe, tmp_path / "set", overrides, **SILENT)
+    assert made is not None
+    assert made["samples"] == 3
+    assert made["dropped"] == {"broken line": {"c": 2}, "no answer": {"c": 1}}
+    assert made["broken"][0].startswith("line 2 of rows.jsonl: not JSON")
+    assert made["broken"][1:] == [
+        "line 4 of rows.jsonl: no answer",
+        "line 5 of rows.jsonl: not an object",
+    ]
+    with pytest.raises(TrainingError, match=r"3 records are broken .*line 2 of rows.*max_broken"):
+        run_curate(recipe, tmp_path / "few", [*overrides, "filters.max_broken=2"], **SILENT)
+
+
+def test_nothing_left_and_nothing_short_enough(recipe: Path, tmp_path: Path) -> None:
+    overrides = only_chains(tmp_path, [chain(0) | {"thought": ""}, chain(1) | {"thought": " "}])
+    with pytest.raises(TrainingError, match=r"nothing is left of 2 records \(2 empty thought\)"):
+        run_curate(recipe, tmp_path / "set", overrides, **SILENT)
+    overrides = [*only_chains(tmp_path, [chain(0), chain(1)]), "max_length=32"]
+    with pytest.raises(TrainingError, match=r"longer than max_length = 32 .*shortest has \d+"):
+        run_curate(recipe, tmp_path / "set", overrides, fresh=True, **SILENT)
+
+
+def test_other_folders_and_other_runs_are_left_alone(recipe: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "letter.txt").write_text("dear")
+    for fresh in (False, True):
+        with pytest.raises(ConfigError, match="no curated set"):
+            run_curate(recipe, home, fresh=fresh, **SILENT)
+    assert contents(home) == {"letter.txt": b"dear"}
+    overrides = only_chains(tmp_path, [chain(i) for i in range(40)])
+    run_curate(recipe, tmp_path / "set", overrides, **SILENT)
+    with pytest.raises(ConfigError, match="made by another recipe; give --fresh"):
+        run_curate(recipe, tmp_path / "set", [*overrides, "seed=6"], **SILENT)
+    (tmp_path / "next.work/read-00000").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"next\.work holds something"):
+        run_curate(recipe, tmp_path / "next", overrides, fresh=True, **SILENT)
+    (tmp_path / "next.work/run.json").write_text("{}")
+    with pytest.raises(ConfigError, match="begun by another recipe or its input files"):
+        run_curate(recipe, tmp_path / "next", overrides, **SILENT)
+
+
+def test_the_disk_refuses(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TrainingError, match="No space left on device"):
+        run_curate(recipe, tmp_path / "set", **SILENT)
+    monkeypatch.undo()
+    assert run_curate(recipe, tmp_path / "set", **SILENT) is not None
+
+
+# Command line
+
+
+def test_the_command_prints_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "set"
+    words = ["curate", "--recipe", "smoke_curate", "--output", str(output)]
+    words += ["--set", "sources.generated.count=40", "--set", "mix.total=20", "--augment"]
+    assert main([*words, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == json.loads((output / "report.json").read_text())
+    assert json.loads(said.out)["augmented"]
+    assert "generated: 40 records read (100%)" in said.err
+    assert main(words) == 0
+    assert "already made by this recipe" in capsys.readouterr().out
+    assert main([*words, "--set", "seed=9"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--fresh" in error
+
+
+def test_every_family_can_be_curated(tmp_path: Path, recipe: Path) -> None:
+    overrides = ["evaluation=[]", "mix={}", "augment={}", "max_length=4000",
+                 "sources={all: {kind: generator, count: 150}}"]  # fmt: skip
+    made = run_curate(recipe, tmp_path / "set", overrides, **SILENT)
+    assert made is not None
+    assert set(made["mix"]["family"]) == set(FAMILIES)
+    assert set(made["dropped"]) <= {"exact duplicate", "solutions of one problem"}
