@@ -10,8 +10,10 @@ from random import Random
 from typing import Any
 
 from falcon_h1r.train.tasks import FAMILIES
+from falcon_h1r.train.tasks.adjectives import RANK
 from falcon_h1r.train.tasks.names import NAMES, made_up_name
-from falcon_h1r.train.tasks.words import WORDS
+from falcon_h1r.train.tasks.nouns import KINDS
+from falcon_h1r.train.tasks.words import WORDS, english_like
 
 SPECIAL_TOKENS = (
     "<|pad|>", "<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>",
@@ -46,13 +48,15 @@ def corpus(seed: int) -> list[str]:
             problem = family.generate(Random(f"vocabulary {seed} {name} {i}"), 1 + i % 3)
             texts.append(f"{problem.problem}\n{problem.response}")
     rng = Random(f"vocabulary {seed} names")
-    for word in (*WORDS, *(w.capitalize() for w in WORDS)):
-        texts.append(f" {word}" * (60 if word.islower() else 10))
-    for name in NAMES:
-        texts.append(f" {name}" * 60)
+    texts += [f" {word}" * 40 for word in WORDS]
+    texts += [f" {name}" * 100 for name in NAMES]
     for role in ("user", "assistant", "system"):
         texts.append(f"{role}\n" * 1000)
-    texts += [" " + made_up_name(rng) for _ in range(6000)]
+    for things in KINDS.values():
+        texts += [f" {noun}" * 80 + f" {many}" * 60 for noun, many in things.items()]
+    texts += [f" {adjective}" * 80 for adjective in RANK]
+    texts += [" " + made_up_name(rng) for _ in range(3000)]
+    texts += [" " + english_like(rng) for _ in range(4000)]
     texts += [" " + rng.choice(WORDS) + rng.choice(("s", "ed", "ing", "ly", "er", "'s"))
               for _ in range(1500)]  # fmt: skip
     for symbol in SYMBOLS:

@@ -5,6 +5,8 @@ from hashlib import blake2b
 from random import Random
 from typing import Protocol
 
+from falcon_h1r.train.tasks.benchmark import is_benchmark_key
+
 HELD_OUT_PERCENT = 5
 
 
@@ -49,10 +51,14 @@ def is_held_out_key(key: str) -> bool:
 
 
 def is_held_out(problem: Problem) -> bool:
-    """Whether the problem itself belongs to the evaluation, whatever its wording."""
-    return bool(problem.keys) and is_held_out_key(problem.keys[0])
+    """Whether the problem itself belongs to our evaluation, whatever its wording.
+
+    A known item of a public benchmark does not: nothing may be chosen or calibrated by it.
+    """
+    key = problem.keys[0] if problem.keys else ""
+    return bool(key) and is_held_out_key(key) and not is_benchmark_key(key)
 
 
 def may_train(problem: Problem) -> bool:
-    """Whether neither the problem nor a part of it belongs to the evaluation."""
-    return not any(is_held_out_key(key) for key in problem.keys)
+    """Whether neither the problem nor a part of it belongs to our evaluation or a known one."""
+    return not any(is_held_out_key(key) or is_benchmark_key(key) for key in problem.keys)

@@ -74,8 +74,8 @@ def shrink(tokens: list[str]) -> list[list[str]]:
 
 
 def generate(rng: Random, level: int) -> Problem:
-    """Two to six truth values with `not` chains and brackets."""
-    low, high, depth = ((1, 3, 1), (2, 5, 1), (4, 8, 2))[level - 1]
+    """Two to five truth values, `not` chains, brackets; level 3: up to twelve, brackets nested."""
+    low, high, depth = ((1, 3, 1), (2, 5, 1), (7, 12, 3))[level - 1]
     tokens = _expression(rng, rng.randint(low, high), depth)
     text = " ".join(tokens)
     if rng.random() < 0.1:

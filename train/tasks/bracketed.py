@@ -71,9 +71,9 @@ def _solve(left: _Bracket, op: str, right: _Bracket) -> tuple[list[str], int, tu
 
 
 def generate(rng: Random, level: int) -> Problem:
-    """Two brackets of four numbers (level 1: two or three; level 3: five)."""
+    """Two brackets of four numbers (level 1: two or three; level 3: five or six)."""
     while True:
-        sizes = [(rng.randint(2, 3), 4, rng.randint(4, 5))[level - 1] for _ in range(2)]
+        sizes = [(rng.randint(2, 3), 4, rng.randint(5, 6))[level - 1] for _ in range(2)]
         left, right = (_Bracket(rng, size) for size in sizes)
         op = rng.choice("+-*")
         lines, total, (a, b) = _solve(left, op, right)

@@ -32,8 +32,14 @@ def _side(a: int, b: int, times: str, variable: str, rng: Random) -> str:
 
 
 def generate(rng: Random, level: int) -> Problem:
-    """a*x + b = c; level 3 has the unknown on both sides."""
-    solution = rng.randint(0, 9) if level == 1 else rng.randint(-20, 20)
+    """a*x + b = c; level 3 has the unknown on both sides and solutions up to 30."""
+    solution = (
+        rng.randint(0, 9)
+        if level == 1
+        else rng.randint(-30, 30)
+        if level == 3
+        else rng.randint(-20, 20)
+    )
     a = rng.randint(2, 9 if level == 1 or rng.random() < 0.8 else 12)
     if level > 1 and rng.random() < 0.2:
         a = -a

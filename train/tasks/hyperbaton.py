@@ -71,20 +71,24 @@ def generate(rng: Random, level: int) -> Problem:
 
 def verify(problem: Problem) -> bool:
     """Find the one option in the order of the classes; check every rank and verdict."""
-    sorted_options = []
+    sorted_options, adjectives = [], {}
     for letter, sentence in re.findall(r"\((\w)\) (.*)", problem.problem):
+        adjectives[letter] = sentence.split()[:-1]
         ranks = [
-            next(i for i, words in enumerate(CLASSES) if word in words)
-            for word in sentence.split()[:-1]
+            next(i for i, known in enumerate(CLASSES) if word in known)
+            for word in adjectives[letter]
         ]
         if ranks == sorted(ranks):
             sorted_options.append(f"({letter})")
     lines = problem.thought.split("\n")
     for line in lines:
         ranked = re.findall(r" ([A-Za-z-]+)(\d)", line)
-        if any(word not in CLASSES[int(rank) - 1] for word, rank in ranked):
+        words = [word for word, _ in ranked]
+        if not words or words != adjectives.get(line[0], [])[: len(words)]:
+            return False
+        if any(RANK[word] != int(rank) for word, rank in ranked):
             return False
         ranks = [int(rank) for _, rank in ranked]
-        if line.endswith("ok") != (ranks == sorted(ranks)):
+        if line.split()[-1] != ("ok" if ranks == sorted(ranks) else "no"):
             return False
     return sorted_options == [problem.answer] and problem.answer == f"({lines[-1][0]})"

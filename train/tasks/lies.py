@@ -11,8 +11,8 @@ _SHORT = {True: "T", False: "F"}
 
 
 def generate(rng: Random, level: int) -> Problem:
-    """Five people (level 1: two to four; level 3: up to eight); each speaks of the one before."""
-    count = (rng.randint(2, 4), rng.randint(4, 6) if rng.random() < 0.3 else 5, rng.randint(6, 8))[
+    """Five people (level 1: two to four; level 3: up to ten); each speaks of the one before."""
+    count = (rng.randint(2, 4), rng.randint(4, 6) if rng.random() < 0.3 else 5, rng.randint(7, 10))[
         level - 1
     ]
     names = draw_names(rng, count)

@@ -9,6 +9,7 @@ from falcon_h1r.train.tasks.steps import check_steps, reverse
 _QUESTION = "If you follow these instructions, do you return to the starting point? "
 _OPTIONS = "\nOptions:\n- Yes\n- No"
 _COMPASS = "NESW"
+_LONGEST = (12, 12, 18)
 _RELATIVE = {"forward": 0, "right": 1, "backward": 2, "left": 3}
 _TURNS = {"Turn right": 1, "Turn around": 2, "Turn left": 3}
 
@@ -81,12 +82,15 @@ def _think(sentences: list[str]) -> tuple[str, bool]:
 
 
 def generate(rng: Random, level: int) -> Problem:
-    """Two to nine sentences, either always facing forward or with turns."""
-    low, high = ((1, 3), (2, 8), (7, 11))[level - 1]
+    """Two to eight sentences (level 3: nine to fourteen), always facing forward or with turns.
+
+    A way back that is appended makes some of them longer, up to `_LONGEST`.
+    """
+    low, high = ((1, 3), (2, 8), (9, 14))[level - 1]
     length = rng.randint(low, high)
     forward = rng.random() < 0.55
     sentences = _facing_forward(rng, length) if forward else _turning(rng, length)
-    sentences = sentences[:12]
+    sentences = sentences[: _LONGEST[level - 1]]
     text = ". ".join(sentences) + "."
     if forward:
         text = "Always face forward. " + text

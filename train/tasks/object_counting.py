@@ -72,20 +72,25 @@ def generate(rng: Random, level: int) -> Problem:
 
 
 def verify(problem: Problem) -> bool:
-    """Count again from the text alone; check every addition and every refusal."""
+    """Count again from the text alone; each line copies its thing and adds it or refuses it."""
     match = re.fullmatch(r"I have (.*?),? and (.*)\. How many (.*) do I have\?", problem.problem)
     if match is None:
         return False
-    total, refused = 0, 0
-    for phrase in [*match[1].split(", "), match[2]]:
+    *lines, last = problem.thought.split("\n")
+    phrases = [*match[1].split(", "), match[2]]
+    if [line.partition(":")[0] for line in lines] != phrases:
+        return False
+    total = 0
+    for phrase, line in zip(phrases, lines, strict=True):
         number, thing = phrase.split(" ", 1)
-        if match[3] in ("objects", _KIND_OF[thing]):
-            total += 1 if number in ("a", "an") else _NUMBERS.index(number) + 1
-        else:
-            refused += 1
+        verdict = line.partition(":")[2]
+        if match[3] not in ("objects", _KIND_OF[thing]):
+            if verdict != "no":
+                return False
+            continue
+        total += 1 if number in ("a", "an") else _NUMBERS.index(number) + 1
+        if last_number(line) != total:
+            return False
     return (
-        str(total) == problem.answer
-        and check_steps(problem.thought)
-        and problem.thought.count(":no") == refused
-        and last_number(problem.thought) == total
+        str(total) == problem.answer and check_steps(problem.thought) and last_number(last) == total
     )

@@ -19,13 +19,14 @@ def product_key(a: int, b: int) -> str:
 
 
 def generate(rng: Random, level: int) -> Problem:
-    """One or two digits by two digits; level 3: three digits by one or two."""
+    """One or two digits by two digits; level 3: three digits by two or three."""
     if level == 1:
         a, b = rng.randint(2, 99), rng.randint(2, 9)
     elif level == 2:
         a, b = rng.randint(10, 99), rng.randint(10, 99)
     else:
-        a, b = rng.randint(100, 999), rng.randint(2, 99)
+        a = rng.randint(100, 999)
+        b = rng.randint(100, 999) if rng.random() < 0.5 else rng.randint(11, 99)
     if rng.random() < 0.5:
         a, b = b, a
     lines: list[str] = []

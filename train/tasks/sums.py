@@ -29,13 +29,13 @@ def render(terms: list[int], rng: Random) -> str:
 
 
 def generate(rng: Random, level: int) -> Problem:
-    """Two to five operands of one or two digits (level 3: up to seven, up to three digits)."""
+    """Two to five operands of one or two digits (level 3: five to nine, up to three digits)."""
     count = rng.randint(2, 3) if level == 1 else rng.randint(3, 5)
     high = 99
     if level == 1:
         high = rng.choice((9, 99))
     if level == 3:
-        count, high = rng.randint(3, 7), rng.choice((99, 999))
+        count, high = rng.randint(5, 9), 999
     terms = [rng.randint(1, high if rng.random() < 0.8 else 9) for _ in range(count)]
     first_negative = rng.random() < 0.08
     terms = [

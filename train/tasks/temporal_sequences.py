@@ -103,10 +103,13 @@ def verify(problem: Problem) -> bool:
         if start != now or (start, end) not in seen:
             return False
         now = end
-    gap = re.fullmatch(r"(?:closed )?(\S+?)(?:-\S+)? gap (\S+)-(\S+) (\([A-D]\))", last)
+    gap = re.fullmatch(r"(closed )?(\S+?)(?:-(\S+))? gap (\S+)-(\S+) (\([A-D]\))", last)
+    if gap is None:
+        return False
+    met = gap[2] == closed[1] if gap[1] else (gap[2], gap[3]) in seen
     return (
-        gap is not None
-        and right == [problem.answer] == [gap[4]]
-        and (gap[2], gap[3]) == (now, gap[1])
+        met
+        and right == [problem.answer] == [gap[6]]
+        and (gap[4], gap[5]) == (now, gap[2])
         and first == woke[1]
     )

@@ -149,8 +149,9 @@ def verify(problem: Problem) -> bool:
         holder_of[letters[thing]] = place
     lines = [line.split() for line in problem.thought.split("\n")]
     for number, words in enumerate(lines):
-        pairs = zip(words[::2], words[1::2], strict=True)
-        if any(holder_of[letter][min(number // 2, len(moves))] != who for who, letter in pairs):
+        after = min(number // 2, len(moves))
+        state = {letter: place[after] for letter, place in holder_of.items()}
+        if any(state.get(b) != a for a, b in zip(words[::2], words[1::2], strict=True)):
             return False
     return (
         asked is not None
