@@ -1,9 +1,9 @@
 """Closing brackets in BIG-Bench-Hard's wording: "Complete the rest of the sequence ..."
 
-The thought copies the sequence, four symbols a line, and marks each bracket by the letter of its
+The thought copies the sequence, five symbols a line, and marks each bracket by the letter of its
 depth, the closing one like its opening one; what is open at the end is the last bracket marked so.
 
-    { < [ ] {   ->   {a<b[c]c / {c / c{} / b<> / a{}
+    { < [ ] { [   ->   - { a < b [ c ] c { c / - [ d / = d [ ] / = c { } / ...
 """
 
 from random import Random
@@ -17,7 +17,7 @@ _HEAD = (
 )
 _CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 _DEPTHS = ascii_lowercase
-_PER_LINE = 4
+_PER_LINE = 5
 _MAX_DEPTH = 16
 
 
@@ -49,11 +49,11 @@ def generate(rng: Random, level: int) -> Problem:
     depth, marked = 0, []
     for symbol in symbols:
         depth += symbol in _CLOSING
-        marked.append(symbol + _DEPTHS[depth - 1])
+        marked.append(f" {symbol} {_DEPTHS[depth - 1]}")
         depth -= symbol not in _CLOSING
-    lines = ["".join(marked[i : i + _PER_LINE]) for i in range(0, len(marked), _PER_LINE)]
+    lines = ["-" + "".join(marked[i : i + _PER_LINE]) for i in range(0, len(marked), _PER_LINE)]
     for i in reversed(range(len(opened))):
-        lines.append(f"{_DEPTHS[i]} {opened[i]} {_CLOSING[opened[i]]}")
+        lines.append(f"= {_DEPTHS[i]} {opened[i]} {_CLOSING[opened[i]]}")
     return Problem(
         problem=_HEAD + " ".join(symbols),
         thought="\n".join(lines),
@@ -73,9 +73,10 @@ def verify(problem: Problem) -> bool:
             remains = remains.replace(pair, "")
     closed = [_CLOSING[symbol] for symbol in reversed(remains)]
     lines = problem.thought.split("\n")
-    copied = "".join(lines[: len(lines) - len(remains)])
+    marked = lines[: len(lines) - len(remains)]
+    copied = "".join(line.removeprefix("-").replace(" ", "") for line in marked)
     rebuilt = [
-        f"{_DEPTHS[i]} {symbol} {_CLOSING[symbol]}"
+        f"= {_DEPTHS[i]} {symbol} {_CLOSING[symbol]}"
         for i, symbol in reversed(list(enumerate(remains)))
     ]
     marks_fit = all(_DEPTHS[_depth(text, i)] == mark for i, mark in enumerate(copied[1::2]))

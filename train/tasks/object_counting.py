@@ -55,10 +55,10 @@ def generate(rng: Random, level: int) -> Problem:
         phrase = _phrase(noun, many, count)
         phrases.append(phrase)
         if kind == "objects" or noun in KINDS[kind]:
-            lines.append(f"{phrase}:{reverse(total)}+{reverse(count)}={reverse(total + count)}")
+            lines.append(f"- {phrase}:{reverse(total)}+{reverse(count)}={reverse(total + count)}")
             total += count
         else:
-            lines.append(f"{phrase}:no")
+            lines.append(f"- {phrase}:no")
     comma = "," if len(phrases) > 2 else ""
     text = f"I have {', '.join(phrases[:-1])}{comma} and {phrases[-1]}."
     return Problem(
@@ -78,7 +78,7 @@ def verify(problem: Problem) -> bool:
         return False
     *lines, last = problem.thought.split("\n")
     phrases = [*match[1].split(", "), match[2]]
-    if [line.partition(":")[0] for line in lines] != phrases:
+    if [line.partition(":")[0] for line in lines] != [f"- {p}" for p in phrases]:
         return False
     total = 0
     for phrase, line in zip(phrases, lines, strict=True):

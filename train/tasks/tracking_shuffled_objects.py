@@ -2,6 +2,8 @@
 
 Things are named by their option's letter, so that a book of six words costs one token. Each swap
 takes two lines: what the two hold, then what they hold afterwards.
+
+    - Dave D Eve E / - Dave E Eve D
 """
 
 import re
@@ -107,13 +109,13 @@ def generate(rng: Random, level: int) -> Problem:
     swaps = [rng.sample(people, 2) for _ in range(count)]
     words = [_ORDER[0], *[_ORDER[1]] * (count - 2), _ORDER[2]]
     holds = dict(zip(people, "ABCDEFG", strict=False))
-    lines = [" ".join(f"{p} {letter}" for p, letter in holds.items())]
+    lines = ["- " + " ".join(f"{p} {letter}" for p, letter in holds.items())]
     for a, b in swaps:
-        lines.append(f"{a} {holds[a]} {b} {holds[b]}")
+        lines.append(f"- {a} {holds[a]} {b} {holds[b]}")
         holds[a], holds[b] = holds[b], holds[a]
-        lines.append(f"{a} {holds[a]} {b} {holds[b]}")
+        lines.append(f"- {a} {holds[a]} {b} {holds[b]}")
     asked = rng.choice(people)
-    lines.append(f"{asked} {holds[asked]}")
+    lines.append(f"- {asked} {holds[asked]}")
     start = _listing([f"{p} {story.holds.format(t)}" for p, t in zip(people, things, strict=True)])
     told = " ".join(
         f"{w}, {a} and {b} {story.swaps}." for w, (a, b) in zip(words, swaps, strict=True)
@@ -147,7 +149,7 @@ def verify(problem: Problem) -> bool:
         for a, b in moves:
             place.append({a: b, b: a}.get(place[-1], place[-1]))
         holder_of[letters[thing]] = place
-    lines = [line.split() for line in problem.thought.split("\n")]
+    lines = [line.removeprefix("- ").split() for line in problem.thought.split("\n")]
     for number, words in enumerate(lines):
         after = min(number // 2, len(moves))
         state = {letter: place[after] for letter, place in holder_of.items()}
