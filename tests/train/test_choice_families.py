@@ -68,6 +68,14 @@ def test_every_place_among_the_options_is_as_likely(family: str) -> None:
     assert all(abs(found[k] - n) < 5 * n**0.5 for k, n in expected.items())
 
 
+def test_no_order_is_only_of_the_benchmarks_things() -> None:
+    for problem in draws("logical_deduction", 1, 2000):
+        nouns, _, _ = read_facts(problem.problem)
+        plain = ("black", "blue", "brown", "gray", "green", "orange", "purple", "red", "white",
+                 "yellow")  # fmt: skip
+        assert not all(len(n) == 3 or n.removesuffix(" book") in plain for n in nouns)
+
+
 def test_a_deduction_that_stops_short_is_told() -> None:
     assert solve([(0, "<", 1)], 3) is None
     assert solve([(0, "<", 1), (1, "<", 2)], 3) == [((0, 1, 2), 0, 0)]

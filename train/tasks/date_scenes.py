@@ -1,7 +1,7 @@
 """Sentences that tell today's date in a roundabout way, in BIG-Bench-Hard's manner."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from random import Random
 
@@ -237,11 +237,33 @@ _SCENES: tuple[tuple[Callable[[Random, bool], Scene], int], ...] = (
 )  # fmt: skip
 
 
+_ASIDES = (
+    "{} is at home.", "{} has a day off.", "{} and {} play chess.", "It is raining.",
+    "{} looks at the calendar.", "{} asks {} for the date.", "The sun shines.",
+    "{} has {n} letters to write.", "{} meets {} at {n} pm.", "There are {n} birds outside.",
+)  # fmt: skip
+
+
+def _with_aside(rng: Random, scene: Scene) -> Scene:
+    """A sentence beside the point, before or behind the story."""
+    aside = rng.choice(_ASIDES).format(*draw_names(rng, 2), n=rng.randint(2, 11))
+    text = f"{aside} {scene.text}" if rng.random() < 0.5 else f"{scene.text} {aside}"
+    return replace(scene, text=text)
+
+
 def draw_scene(rng: Random, level: int) -> Scene:
-    """A plain date at level 1, a neighbouring day at times; all sentences above."""
+    """A plain date at level 1, a neighbouring day at times; all sentences above.
+
+    A story without people always has an aside: alone, it could be one of the benchmark's.
+    """
     if level == 1:
-        return rng.choice((_plain, _neighbour))(rng, False)
+        return _with_aside(rng, rng.choice((_plain, _neighbour))(rng, False))
     scenes = [scene for scene, _ in _SCENES]
     big = rng.random() < (0.15 if level == 2 else 0.6)
     draw = rng.choices(scenes, [weight for _, weight in _SCENES])[0]
-    return (_span if level == 3 and rng.random() < 0.4 else draw)(rng, big)
+    if level == 3 and rng.random() < 0.4:
+        draw = _span
+    scene = draw(rng, big)
+    if draw in (_years, _months, _disputed) and rng.random() < 0.9:
+        return scene
+    return _with_aside(rng, scene)

@@ -172,7 +172,7 @@ def _read_today(text: str) -> date:
         return date(int(match[3]), int(match[2]), int(match[1]))
     if match := re.search(r"\. (\w+) is correct", text):
         return _dates(text.split(f"{match[1]} thinks today is", 1)[1])[0]
-    if match := re.search(r"Today is (.+) of (\d{4})\.", text):
+    if match := re.search(r"Today is ([^.]+) of (\d{4})\.", text):
         if match[1] in HOLIDAYS:
             return date(int(match[2]), *HOLIDAYS[match[1]])
         if numbers := re.fullmatch(r"the (\w+) day of the (\w+) month", match[1]):
@@ -211,11 +211,11 @@ def _apply(day: date, text: str) -> date:
         return day - timedelta(days=int(match[1]))
     if match := re.search(r"delayed by (\w+) day|(\d+) days have|bought (\d+) ", text):
         return day + timedelta(days=_number(next(filter(None, match.groups()))))
-    if re.search(r"^It was .* a week ago", text):
+    if re.search(r"It was .* a week ago", text):
         return day + timedelta(days=7)
-    if re.search(r"^Yesterday", text):
+    if re.search(r"Yesterday", text):
         return day + timedelta(days=1)
-    if re.search(r"^Tomorrow|tomorrow,? ", text):
+    if re.search(r"Tomorrow|tomorrow,? ", text):
         return day - timedelta(days=1)
     return day
 
