@@ -1,31 +1,37 @@
-"""Copying and recall: teaches looking up what stands in the context (induction)."""
+"""Copying, spelling and recall: teaches looking up what stands in the context (induction)."""
 
 import re
 from random import Random
 
 from falcon_h1r.train.tasks.base import Problem
 from falcon_h1r.train.tasks.names import draw_names
-from falcon_h1r.train.tasks.words import WORDS
+from falcon_h1r.train.tasks.words import WORDS, english_like
 
 
 def _items(rng: Random, count: int) -> list[str]:
     kind = rng.random()
-    if kind < 0.35:
+    if kind < 0.3:
         return draw_names(rng, count)
-    if kind < 0.7:
+    if kind < 0.55:
         return rng.sample(WORDS, count)
+    if kind < 0.75:
+        return rng.choices("()[]{}<>", k=2 * count)
     return [str(rng.randint(0, 10 ** rng.randint(1, 4))) for _ in range(count)]
 
 
 def generate(rng: Random, level: int) -> Problem:
-    """Repeat a list, reverse the digits of numbers, or recall what belongs to whom."""
+    """Repeat a list, spell words, reverse the digits of numbers, or recall who has what."""
     count = rng.randint(2, 4 + 2 * level)
     kind = rng.random()
-    if kind < 0.4:
+    if kind < 0.3:
         items = _items(rng, count)
         problem, thought = f"Repeat: {' '.join(items)}", f"{count}"
         answer = " ".join(items)
-    elif kind < 0.6:
+    elif kind < 0.55:
+        words = [english_like(rng) for _ in range(min(count, 6))]
+        problem, answer = f"Spell: {' '.join(words)}", " ".join(words)
+        thought = "\n".join(f"- {word}: {' '.join(word)}" for word in words)
+    elif kind < 0.65:
         numbers = [str(rng.randint(0, 10 ** rng.randint(1, 5))) for _ in range(min(count, 5))]
         problem = f"Reverse the digits: {' '.join(numbers)}"
         thought = " ".join(n[::-1] for n in numbers)
@@ -50,6 +56,10 @@ def verify(problem: Problem) -> bool:
     text = problem.problem
     if text.startswith("Repeat: "):
         return problem.answer == text.removeprefix("Repeat: ")
+    if text.startswith("Spell: "):
+        words = text.removeprefix("Spell: ").split()
+        spelt = [line.split(":")[1].replace(" ", "") for line in problem.thought.split("\n")]
+        return problem.answer.split() == words == spelt
     if text.startswith("Reverse"):
         numbers = re.findall(r"\d+", text)
         back = [n[::-1] for n in numbers]
