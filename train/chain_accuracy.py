@@ -27,6 +27,7 @@ def chain_accuracy(
 
     Families that are never evaluated (drills) are left out.
     """
+    device = model.lm_head.weight.device
     shares: dict[str, float] = {}
     for family in sorted(set(families).intersection(EVALUATED)):
         ids: list[int] = []
@@ -36,8 +37,8 @@ def chain_accuracy(
             ids += prompt + encoder.encode(problem.response + TURN_END)
             prompts.append(len(prompt))
             bounds.append(len(ids))
-        tokens = torch.tensor(ids)
-        cu_seqlens = torch.tensor(bounds, dtype=torch.int32)
+        tokens = torch.tensor(ids, device=device)
+        cu_seqlens = torch.tensor(bounds, dtype=torch.int32, device=device)
         right = 0
         hidden = model.hidden_packed(tokens, cu_seqlens)
         for start, end, length in zip(bounds, bounds[1:], prompts, strict=False):

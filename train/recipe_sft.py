@@ -1,5 +1,6 @@
 """What a supervised run is told: model, data, optimizer."""
 
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ class DataRecipe:
     levels: dict[int, float] = field(default_factory=lambda: {1: 0.2, 2: 0.75, 3: 0.05})
     """Weight of each level of difficulty."""
     rows: int = 11
-    """Rows a step."""
+    """Rows a step, over all processes and micro-batches."""
     row_length: int = 384
     """Tokens a row; longer documents are not drawn."""
     vocabulary_size: int = 3072
@@ -39,14 +40,56 @@ class DataRecipe:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ParallelRecipe:
+    """Over how many processes and micro-batches a step's rows are spread."""
+
+    processes: int = 1
+    """Processes that share a step's rows; they are started by this one, or by torchrun."""
+    accumulation: int = 1
+    """Micro-batches that each process works through, one after another, before an update."""
+    threads: int | None = None
+    """Threads of a process; None: the cores shared out, or torch's own choice for one process."""
+    timeout_seconds: float = 30.0
+    """How long a process may be silent before the others give up; longer than its slowest step."""
+
+    def __post_init__(self) -> None:
+        for name in ("processes", "accumulation"):
+            require(getattr(self, name) >= 1, f"parallel.{name}", getattr(self, name), "at least 1")
+        enough = self.threads is None or self.threads >= 1
+        require(enough, "parallel.threads", self.threads, "at least 1, or null")
+        require(self.timeout_seconds > 0, "parallel.timeout_seconds", self.timeout_seconds,
+                "positive")  # fmt: skip
+
+    @property
+    def lanes(self) -> int:
+        """Micro-batches of a step over all processes."""
+        return self.processes * self.accumulation
+
+    def num_threads(self) -> int | None:
+        """Threads of each process; None: as torch chooses."""
+        if self.threads is not None or self.processes == 1:
+            return self.threads
+        return max(1, len(os.sched_getaffinity(0)) // self.processes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SftRecipe:
     """One supervised run, from a seed to a model folder."""
 
-    model: dict[str, Any]
+    model: dict[str, Any] = field(default_factory=dict)
     """Fields of FalconH1Config; vocab_size and token ids come from the vocabulary."""
+    init_from: str | None = None
+    """Folder of a model to start from, with its tokenizer; `model` may then be left out."""
     data: DataRecipe = field(default_factory=DataRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    parallel: ParallelRecipe = field(default_factory=ParallelRecipe)
     seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """"auto": a GPU where there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the weights that compute; in "bf16" the optimizer holds float32 masters of them."""
+    activation_checkpointing: bool = False
+    """Keep only the layers' inputs and compute each layer again in the backward pass."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     """Of float32 products, as torch names it; "medium" rounds their inputs to bfloat16, which is
     half again as fast where the processor has AMX. Weights and sums stay float32."""
@@ -64,6 +107,11 @@ class SftRecipe:
     """At the end choose confidence and window on sampled traces and write `thinking.json`."""
 
     def __post_init__(self) -> None:
+        if not self.model and self.init_from is None:
+            raise ConfigError("neither model nor init_from is given; one must say what to train")
+        lanes = self.parallel.lanes
+        require(self.data.rows % lanes == 0, "data.rows", self.data.rows,
+                f"a multiple of parallel.processes * parallel.accumulation = {lanes}")  # fmt: skip
         known = {f.name for f in fields(FalconH1Config)}
         for name in self.model:
             known_name(name, known, f"model.{name}", "a field of FalconH1Config")

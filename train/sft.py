@@ -1,9 +1,10 @@
-"""Supervised fine-tuning from scratch: generators -> packed rows -> safetensors, resumable.
+"""Supervised fine-tuning: documents -> packed micro-batches -> safetensors, resumable.
 
 The loop reads top to bottom in `SftRun.train`. Everything a step depends on is in the checkpoint:
 weights, optimizer state, the step, and which documents are drawn but not yet placed.
 
-Legend: R rows, L row length, T = R * L tokens of a step.
+The loss is the mean over the learnt tokens of all processes and micro-batches of a step, so that
+each token weighs the same wherever it is computed (Falcon-H1R, arXiv 2601.02346, section 3).
 """
 
 import json
@@ -11,7 +12,8 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,59 +21,73 @@ import torch
 from torch import Tensor
 
 from falcon_h1r.errors import TrainingError
-from falcon_h1r.model.config import FalconH1Config
-from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.tokenizer import Tokenizer
-from falcon_h1r.train import checkpoint
+from falcon_h1r.train import checkpoint, distributed
+from falcon_h1r.train.batches import Batches
 from falcon_h1r.train.calibrate import calibrate
 from falcon_h1r.train.chain_accuracy import chain_accuracy
 from falcon_h1r.train.config import load_recipe, recipe_text
+from falcon_h1r.train.distributed import Group
+from falcon_h1r.train.gradients import FlatGradients
 from falcon_h1r.train.loop import METRICS, MetricsLog, Progress, Report, stop_on_interrupt
 from falcon_h1r.train.optimizer import make_optimizer
-from falcon_h1r.train.packing import PackedRows, pack_rows
+from falcon_h1r.train.packing import PackedRows
 from falcon_h1r.train.recipe_sft import SftRecipe
+from falcon_h1r.train.start import (
+    TOKENIZER_FILES,
+    VOCABULARY,
+    build_model,
+    load_weights,
+    prepare_vocabulary,
+)
 from falcon_h1r.train.stream import DocumentStream
-from falcon_h1r.train.vocabulary import BOS, IM_END, PAD, build_vocabulary
+from falcon_h1r.train.tasks import EVALUATED
+from falcon_h1r.train.vocabulary import IM_END, PAD
 
-VOCABULARY = "vocabulary"
 CHECKPOINTS = "checkpoints"
-
-
-def model_config(recipe: SftRecipe, vocab_size: int) -> FalconH1Config:
-    """The recipe's model with the vocabulary's size and token ids."""
-    fields = {
-        "pad_token_id": PAD,
-        "bos_token_id": BOS,
-        "eos_token_id": IM_END,
-        "tie_word_embeddings": True,
-        **recipe.model,
-    }
-    return FalconH1Config.from_dict({**fields, "vocab_size": vocab_size}, "recipe")
+RECIPE = "recipe.yaml"
+FINAL = "final"
+LOSS, LEARNT, SEEN, STOP, SAVE = range(5)
+"""What is summed over processes behind the gradients: the losses, the tokens learnt, all tokens of
+documents, and who wants to stop or to save."""
 
 
 class SftRun:
     """One run in a folder: what is trained, where it stands, how it is saved."""
 
-    def __init__(self, recipe: SftRecipe, output: Path, report: Report) -> None:
+    def __init__(
+        self, recipe: SftRecipe, output: Path, report: Report, group: Group | None = None
+    ) -> None:
         self.recipe, self.output, self.report = recipe, output, report
-        folder = output / VOCABULARY
-        if not (folder / "tokenizer.json").exists():
-            build_vocabulary(folder, recipe.data.vocabulary_size, recipe.seed)
-        self.encoder = Tokenizer.from_file(folder / "tokenizer.json")
-        config = model_config(recipe, self.encoder.vocab_size)
-        self.model = FalconH1ForCausalLM(config)
-        self.model.reset_parameters(recipe.seed)
+        self.group = group or Group()
+        self.device = torch.device(
+            "cuda" if recipe.device == "auto" and torch.cuda.is_available()
+            else recipe.device.replace("auto", "cpu")
+        )  # fmt: skip
+        if self.group.rank == 0:
+            prepare_vocabulary(recipe, output)
+        self.group.sum_patiently(torch.zeros(1))
+        self.encoder = Tokenizer.from_pretrained(output / VOCABULARY)
+        self.model = build_model(recipe, self.encoder.vocab_size, self.device)
         self.optimizer = make_optimizer(self.model, recipe.optimizer)
-        self.stream = DocumentStream(
+        self.gradients = FlatGradients(self.optimizer, 5)
+        stream = DocumentStream(
             self.encoder,
             families=recipe.data.families,
             levels=recipe.data.levels,
             seed=recipe.seed,
             max_length=recipe.data.row_length,
         )
-        self.step = self.next_ordinal = self.tokens = 0
+        lanes = recipe.parallel.lanes
+        self.batches = Batches(
+            stream,
+            lanes=range(self.group.rank, lanes, self.group.size),
+            num_lanes=lanes,
+            rows=recipe.data.rows // lanes,
+            row_length=recipe.data.row_length,
+        )
+        self.step = self.tokens = self.skipped = 0
         self.seconds = 0.0
-        self.waiting: list[int] = []
 
     # State
 
@@ -81,37 +97,48 @@ class SftRun:
         if path is None:
             return False
         tensors, state = checkpoint.load_checkpoint(path)
-        self.model.load_state_dict(tensors["model"], strict=False)  # the tied head is not stored
+        drawn = state["lanes"]
+        if len(drawn) != self.batches.num_lanes:
+            raise TrainingError(
+                f"{path.name} was saved with {len(drawn)} micro-batches a step; "
+                "parallel.processes * parallel.accumulation must be that many, or use --fresh"
+            )
+        load_weights(self.model, tensors["model"], path)
         self.optimizer.load_state(tensors["optimizer"])
+        self.batches.load(torch.tensor(drawn))
         self.step, self.tokens = state["step"], state["tokens"]
-        self.seconds = state["seconds"]
-        self.next_ordinal, self.waiting = state["next_ordinal"], state["waiting"]
+        self.seconds, self.skipped = state["seconds"], state["skipped"]
         return True
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
-        state = {
-            "step": self.step,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "next_ordinal": self.next_ordinal,
-            "waiting": self.waiting,
-        }
-        tensors = {"model": self.weights(), "optimizer": self.optimizer.state}
-        keep = self.recipe.keep_checkpoints
-        checkpoint.save_checkpoint(self.output / CHECKPOINTS, self.step, tensors, state, keep)
+        """Write a checkpoint of this moment; every process takes part, the first one writes."""
+        lanes = self.batches.state()
+        self.group.sum_patiently(lanes)
+        if self.group.rank == 0:
+            state = {
+                "step": self.step,
+                "tokens": self.tokens,
+                "skipped": self.skipped,
+                "seconds": self.seconds,
+                "lanes": lanes.tolist(),
+            }
+            tensors = {"model": self.weights(), "optimizer": self.optimizer.state}
+            keep = self.recipe.keep_checkpoints
+            checkpoint.save_checkpoint(self.output / CHECKPOINTS, self.step, tensors, state, keep)
+        self.group.sum_patiently(torch.zeros(1))
 
     def weights(self) -> dict[str, Tensor]:
-        """Every parameter once."""
-        return {name: p.detach() for name, p in self.model.named_parameters()}
+        """Every trainable parameter once."""
+        return {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad}
 
     def export(self, folder: Path) -> None:
         """Write a model folder that `from_pretrained` loads."""
 
         def fill(temporary: Path) -> None:
             self.model.save_pretrained(temporary)
-            for name in ("tokenizer.json", "tokenizer_config.json"):
-                shutil.copy(self.output / VOCABULARY / name, temporary / name)
+            for name in TOKENIZER_FILES:
+                if (self.output / VOCABULARY / name).exists():
+                    shutil.copy(self.output / VOCABULARY / name, temporary / name)
             generation = {"eos_token_id": [IM_END], "pad_token_id": PAD, "do_sample": True,
                           "temperature": 0.7, "top_p": 1.0}  # fmt: skip
             (temporary / "generation_config.json").write_text(json.dumps(generation) + "\n")
@@ -120,88 +147,141 @@ class SftRun:
 
     # Loop
 
-    def draw(self) -> PackedRows:
-        """Pack the next step's rows."""
-        pool = [self.stream.document(ordinal) for ordinal in self.waiting]
-        drawn = 0
-
-        def documents() -> Iterator[Any]:
-            nonlocal drawn
-            for document in self.stream.documents(self.next_ordinal):
-                drawn += 1
-                yield document
-
-        rows = pack_rows(documents(), pool, self.recipe.data.rows, self.recipe.data.row_length)
-        self.next_ordinal += drawn
-        self.waiting = [document.ordinal for document in pool]
-        return rows
-
     def loss(self, rows: PackedRows) -> Tensor:
-        """Mean cross entropy of the learnt tokens."""
-        wanted = torch.from_numpy(rows.loss_mask.nonzero()[0])
-        targets = torch.from_numpy(rows.targets)[wanted]
+        """Sum of the cross entropies of a micro-batch's learnt tokens."""
+        wanted = torch.from_numpy(rows.loss_mask.nonzero()[0]).to(self.device)
+        targets = torch.from_numpy(rows.targets).to(self.device)[wanted]
         hidden = self.model.hidden_packed(
-            torch.from_numpy(rows.input_ids), torch.from_numpy(rows.cu_seqlens)
+            torch.from_numpy(rows.input_ids).to(self.device),
+            torch.from_numpy(rows.cu_seqlens).to(self.device),
         )
-        return self.model.token_losses(hidden[wanted], targets).mean()
+        losses = self.model.token_losses(hidden[wanted], targets)
+        return losses.sum(dtype=self.gradients.flat.dtype)
 
-    def update(self, rows: PackedRows) -> dict[str, float]:
-        """One step of the optimizer; a non-finite loss or gradient leaves the weights alone."""
-        self.optimizer.zero_grad()
-        loss = self.loss(rows)
-        loss.backward()  # type: ignore[no-untyped-call]
-        rates = self.recipe.optimizer
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), rates.max_grad_norm)
-        finite = math.isfinite(loss.item()) and math.isfinite(norm.item())
-        if finite:
-            self.optimizer.step(rates.scale(self.step), self.step)
-        return {"loss": loss.item(), "grad_norm": norm.item(), "lr_scale": rates.scale(self.step)}
+    def accumulate(self, batch: Sequence[PackedRows]) -> None:
+        """Add up gradients and sums of this process's micro-batches."""
+        self.gradients.zero()
+        sums = self.gradients.sums
+        for rows in batch:
+            loss = self.loss(rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            sums[LOSS] += loss.detach()
+            sums[LEARNT] += int(rows.loss_mask.sum())
+            sums[SEEN] += rows.num_tokens
 
     def train(self, stop: threading.Event) -> None:
         """Run until the last step or until `stop`; always ends with a checkpoint."""
-        steps = self.recipe.optimizer.steps
-        non_finite = 0
-        last_save = time.monotonic()
-        saved_step = self.step
-        progress = Progress(self.report, steps)
-        with MetricsLog(self.output, self.step, self.recipe.tensorboard) as metrics:
-            while self.step < steps and not stop.is_set():
+        recipe, rates, group = self.recipe, self.recipe.optimizer, self.group
+        is_first = group.rank == 0
+        progress = Progress(self.report, rates.steps)
+        log = MetricsLog(self.output, self.step, recipe.tensorboard) if is_first else nullcontext()
+        in_a_row, saved_step, last_save, stopping = 0, self.step, time.monotonic(), False
+        with log as metrics:
+            while self.step < rates.steps and not stopping:
                 began = time.monotonic()
-                rows = self.draw()
-                line: dict[str, Any] = self.update(rows)
-                is_finite = math.isfinite(line["loss"]) and math.isfinite(line["grad_norm"])
-                non_finite = 0 if is_finite else non_finite + 1
-                if non_finite >= self.recipe.max_non_finite:
+                batch = self.batches.draw()
+                self.accumulate(batch)
+                self.gradients.sums[STOP] = stop.is_set()
+                self.gradients.sums[SAVE] = (
+                    is_first and began - last_save > recipe.checkpoint_seconds
+                )
+                losses, learnt, seen, stops, saves = self.gradients.sum(group)
+                loss, scale = losses / learnt, rates.scale(self.step)
+                norm = self.gradients.average_and_clip(learnt, rates.max_grad_norm)
+                if math.isfinite(loss) and math.isfinite(norm):
+                    self.optimizer.step(scale, self.step, self.gradients.by_name)
+                    in_a_row = 0
+                else:
+                    in_a_row += 1
+                    self.skipped += 1
+                    self.report(f"step {self.step + 1} skipped: loss {loss}, gradient norm {norm}")
+                if in_a_row >= recipe.max_non_finite:
                     raise TrainingError(
-                        f"{non_finite} steps in a row had a non-finite loss (step {self.step}); "
+                        f"{in_a_row} steps in a row had a non-finite loss (step {self.step}); "
                         "lower optimizer.muon_lr or adam_lr and resume"
                     )
                 self.step += 1
-                self.tokens += rows.num_tokens
+                self.tokens += int(seen)
                 spent = time.monotonic() - began
                 self.seconds += spent
-                line |= {"tokens": self.tokens, "fill": rows.fill, "seconds": self.seconds,
-                         "tokens_per_second": rows.num_tokens / spent}  # fmt: skip
-                every = self.recipe.evaluate_every
-                if every and (self.step % every == 0 or self.step == steps):
+                line: dict[str, Any] = {
+                    "loss": loss, "grad_norm": norm, "lr_scale": scale, "num_tokens": self.tokens,
+                    "fill": seen / (recipe.data.rows * recipe.data.row_length),
+                    "skipped": self.skipped, "seconds": self.seconds,
+                    "tokens_per_second": seen / spent,
+                }  # fmt: skip
+                every = recipe.evaluate_every
+                if every and (self.step % every == 0 or self.step == rates.steps):
                     line["held_out"] = self.evaluate()
                     self.report(f"step {self.step} held-out chains {line['held_out']}")
-                metrics.write(self.step - 1, line)
-                progress.update(self.step, rows.num_tokens, f"loss {line['loss']:.4f}")
-                if time.monotonic() - last_save > self.recipe.checkpoint_seconds:
-                    metrics.sync()
+                if metrics is not None:
+                    metrics.write(self.step - 1, line)
+                    progress.update(self.step, int(seen), f"loss {loss:.4f}")
+                stopping = stops > 0
+                if saves > 0 or stopping or self.step == rates.steps:
+                    if metrics is not None:
+                        metrics.sync()
                     self.save()
                     saved_step, last_save = self.step, time.monotonic()
-            metrics.sync()
-        if saved_step != self.step:
-            self.save()
+        assert saved_step == self.step
 
     def evaluate(self) -> dict[str, float]:
         """Share of held-out problems a family whose whole chain is the model's first choice."""
-        recipe = self.recipe
-        return chain_accuracy(
-            self.model, self.encoder, count=recipe.evaluate_count, families=recipe.data.families
+        recipe, group = self.recipe, self.group
+        families = sorted(set(recipe.data.families).intersection(EVALUATED))
+        mine = families[group.rank :: group.size]
+        shares = chain_accuracy(
+            self.model, self.encoder, count=recipe.evaluate_count, families=mine
         )
+        table = torch.tensor([shares.get(family, 0.0) for family in families])
+        group.sum_patiently(table)
+        return dict(zip(families, table.tolist(), strict=True))
+
+
+def train_as_rank(
+    recipe: SftRecipe, output: Path, report: Report, *, fresh: bool = False
+) -> Path | None:
+    """Train as one process of the run, alone or one of several; see `run_sft`."""
+    group = distributed.join(recipe.parallel.processes, recipe.parallel.timeout_seconds)
+    if group.rank != 0:
+        report = _silent
+    elif not distributed.is_launched():
+        prepare_output(recipe, output, fresh)
+    threads = recipe.parallel.num_threads()
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(threads or before[0])
+    torch.set_float32_matmul_precision(recipe.matmul_precision)
+    final = output / FINAL
+    try:
+        run = SftRun(recipe, output, report, group)
+        if run.resume():
+            report(f"resumed at step {run.step}")
+        with stop_on_interrupt(report) as stop:
+            run.train(stop)
+        if run.step < recipe.optimizer.steps:
+            return None
+        if group.rank == 0:
+            run.export(final)
+            if recipe.calibrate:
+                chosen = calibrate(final)
+                (output / "calibration.json").write_text(json.dumps(chosen, indent=1) + "\n")
+                report(f"thinking.json: {chosen['thinking']}")
+        group.sum_patiently(torch.zeros(1))
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
+        distributed.leave()
+    return final
+
+
+def prepare_output(recipe: SftRecipe, output: Path, fresh: bool) -> None:
+    """Make the folder and leave the resolved recipe in it; `fresh` forgets an earlier run."""
+    if fresh:
+        for name in (CHECKPOINTS, FINAL, VOCABULARY, "tensorboard"):
+            shutil.rmtree(output / name, ignore_errors=True)
+        (output / METRICS).unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / RECIPE).write_text(recipe_text(recipe))
 
 
 def run_sft(
@@ -215,32 +295,26 @@ def run_sft(
     """Train by a recipe (name or path) in the folder `output`; the same call again resumes.
 
     Returns the folder `output/final` that `from_pretrained` loads, or None when it was interrupted
-    (a checkpoint is there). Raises ConfigError for a bad recipe, TrainingError for damaged state.
+    (a checkpoint is there). Raises ConfigError for a bad recipe, TrainingError for damaged state,
+    WorkerDied when one of several processes ended.
     """
-    resolved = load_recipe(SftRecipe, recipe, overrides)
-    output = Path(output)
-    if fresh:
-        for name in (CHECKPOINTS, "final", VOCABULARY):
-            shutil.rmtree(output / name, ignore_errors=True)
-        (output / METRICS).unlink(missing_ok=True)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "recipe.yaml").write_text(recipe_text(resolved))
-    run = SftRun(resolved, output, report)
-    if run.resume():
-        report(f"resumed at step {run.step}")
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(resolved.matmul_precision)
-    try:
-        with stop_on_interrupt(report) as stop:
-            run.train(stop)
-    finally:
-        torch.set_float32_matmul_precision(precision)
-    if run.step < resolved.optimizer.steps:
-        return None
-    final = output / "final"
-    run.export(final)
-    if resolved.calibrate:
-        chosen = calibrate(final)
-        (output / "calibration.json").write_text(json.dumps(chosen, indent=1) + "\n")
-        report(f"thinking.json: {chosen['thinking']}")
-    return final
+    resolved, output = load_recipe(SftRecipe, recipe, overrides), Path(output)
+    parallel = resolved.parallel
+    if parallel.processes == 1 or distributed.is_rank():
+        return train_as_rank(resolved, output, report, fresh=fresh)
+    prepare_output(resolved, output, fresh)
+    shutil.rmtree(output / FINAL, ignore_errors=True)
+    with stop_on_interrupt(_silent) as stop:
+        distributed.launch(
+            "falcon_h1r.train.worker",
+            [str(output)],
+            parallel.processes,
+            parallel.num_threads() or 1,
+            stop,
+            report,
+        )
+    return output / FINAL if (output / FINAL).exists() else None
+
+
+def _silent(text: str) -> None:
+    """Say nothing: another process speaks for the run."""

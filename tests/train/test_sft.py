@@ -47,14 +47,14 @@ def interrupt_after(steps: int, recipe: Path, output: Path) -> None:
     run = SftRun(load_recipe(SftRecipe, recipe), output, quiet)
     run.resume()
     stop = threading.Event()
-    update = run.update
+    accumulate = run.accumulate
 
-    def counted(rows):  # type: ignore[no-untyped-def]
+    def counted(batch):  # type: ignore[no-untyped-def]
         if run.step + 1 >= steps:
             stop.set()
-        return update(rows)
+        accumulate(batch)
 
-    run.update = counted  # type: ignore[method-assign]
+    run.accumulate = counted  # type: ignore[method-assign]
     run.train(stop)
     assert run.step == steps
 

@@ -1,0 +1,111 @@
+"""What a supervised run starts with: its tokenizer and its model, fresh or from a folder."""
+
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from falcon_h1r.errors import ConfigError, TrainingError
+from falcon_h1r.model.config import FalconH1Config
+from falcon_h1r.model.model import FalconH1ForCausalLM
+from falcon_h1r.tokenizer import Tokenizer
+from falcon_h1r.train.recipe_sft import SftRecipe
+from falcon_h1r.train.vocabulary import BOS, IM_END, PAD, build_vocabulary
+
+VOCABULARY = "vocabulary"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def prepare_vocabulary(recipe: SftRecipe, output: Path) -> None:
+    """Put the run's tokenizer into `output`/vocabulary, where there is none yet.
+
+    It is the one of the model to start from, else trained on the generators. Raises ConfigError
+    when the model folder has none.
+    """
+    folder = output / VOCABULARY
+    if (folder / TOKENIZER_FILES[0]).exists():
+        return
+    given = recipe.init_from
+    if given is None:
+        build_vocabulary(folder, recipe.data.vocabulary_size, recipe.seed)
+        return
+    if not Tokenizer.is_in(given):
+        raise ConfigError(f"{given} holds no {TOKENIZER_FILES[0]}; put the model's tokenizer there")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in reversed(TOKENIZER_FILES):  # the file that is asked for comes last
+        if (Path(given) / name).exists():
+            shutil.copy(Path(given) / name, folder / name)
+
+
+def model_config(recipe: SftRecipe, vocab_size: int) -> FalconH1Config:
+    """The recipe's model with the vocabulary's size and token ids."""
+    fields = {
+        "pad_token_id": PAD,
+        "bos_token_id": BOS,
+        "eos_token_id": IM_END,
+        "tie_word_embeddings": True,
+        **recipe.model,
+    }
+    return FalconH1Config.from_dict({**fields, "vocab_size": vocab_size}, "recipe")
+
+
+def build_model(recipe: SftRecipe, vocab_size: int, device: torch.device) -> FalconH1ForCausalLM:
+    """The model of the recipe, with fresh weights or those of `init_from`, in its precision.
+
+    Raises ConfigError when the folder's model is another than the recipe's.
+    """
+    if recipe.init_from is None:
+        model = FalconH1ForCausalLM(model_config(recipe, vocab_size))
+        model.reset_parameters(recipe.seed)
+    else:
+        config = FalconH1Config.from_pretrained(recipe.init_from)
+        for name, wanted in recipe.model.items():
+            found = getattr(config, name)
+            if found != wanted and list(_listed(found)) != list(_listed(wanted)):
+                raise ConfigError(
+                    f"{recipe.init_from} has {name} {found!r}, the recipe's model.{name} is "
+                    f"{wanted!r}; leave model out to take the folder's"
+                )
+        if vocab_size > config.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {vocab_size} tokens, {recipe.init_from} only "
+                f"{config.vocab_size}; take the tokenizer that belongs to the model"
+            )
+        model = FalconH1ForCausalLM.from_pretrained(recipe.init_from, torch.float32)
+    model = model.to(device, torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
+    if recipe.activation_checkpointing:
+        for layer in model.model.layers:
+            layer.forward = partial(_recomputed, layer.forward)
+    return model
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _recomputed(forward: Any, *inputs: Any) -> Any:
+    """Call a layer so that its backward computes its inside again."""
+    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Take over every trainable weight of a checkpoint.
+
+    Raises TrainingError naming the first tensor that is missing or of another shape.
+    """
+    wanted = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    for name, parameter in wanted.items():
+        if name not in tensors or tensors[name].shape != parameter.shape:
+            found = list(tensors[name].shape) if name in tensors else "missing"
+            raise TrainingError(
+                f"{path.name}: tensor {name} is {found}, the recipe's model needs "
+                f"{list(parameter.shape)}; resume with the recipe it was saved with, or --fresh"
+            )
+    for name, parameter in wanted.items():
+        parameter.copy_(tensors[name])
