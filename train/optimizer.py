@@ -72,11 +72,13 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """Drive all singular values of matrices [n, rows, columns] towards 1, in bfloat16."""
     x = matrices.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
-    x = x.mT if tall else x
+    x = (x.mT if tall else x).contiguous()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
-        x = _A * x + (_B * gram + _C * (gram @ gram)) @ x
+        # A x + (B gram + C gram^2) x, the sums inside the products
+        polynomial = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
+        x = torch.baddbmm(x, polynomial, x, beta=_A)
     out: Tensor = (x.mT if tall else x).to(matrices.dtype)
     return out
 
