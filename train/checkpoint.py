@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -50,10 +51,12 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
-    except OSError as error:
+        _fsync(target.parent)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own
         shutil.rmtree(temporary, ignore_errors=True)
-        raise TrainingError(f"could not save {target}: {error}; what was there is kept") from error
-    _fsync(target.parent)
+        raise TrainingError(
+            f"could not save {target}: {error}; earlier saves are intact; make room and resume"
+        ) from error
 
 
 def save_checkpoint(
@@ -77,13 +80,24 @@ def save_checkpoint(
     target = folder / f"step-{step:08d}"
     write_folder(target, fill)
     pointer = folder / f".{LATEST}.partial"
-    pointer.write_text(target.name + "\n")
-    _fsync(pointer)
-    pointer.rename(folder / LATEST)
-    _fsync(folder)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    try:
+        pointer.write_text(target.name + "\n")
+        _fsync(pointer)
+        pointer.rename(folder / LATEST)
+        _fsync(folder)
+    except OSError as error:
+        raise TrainingError(f"could not write {folder / LATEST}: {error}; make room") from error
+    _prune(folder, target, keep)
     return target
+
+
+def _prune(folder: Path, newest: Path, keep: int) -> None:
+    """Remove what is older than the `keep` newest, and later steps that a fall-back left behind."""
+    others = sorted(p for p in folder.glob("step-*") if p != newest)
+    older = [p for p in others if p.name < newest.name]
+    later = [p for p in others if p.name > newest.name]
+    for path in (*older[: len(older) - (keep - 1)], *later):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def verify_folder(folder: Path) -> str | None:
