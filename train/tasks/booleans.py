@@ -15,7 +15,7 @@ def _expression(rng: Random, atoms: int, depth: int) -> list[str]:
     while atoms > 0:
         if tokens:
             tokens.append(rng.choice(("and", "or")))
-        tokens += ["not"] * rng.choices((0, 1, 2, 3), (55, 30, 12, 3))[0]
+        tokens += ["not"] * rng.choices((0, 1, 2, 3, 4), (50, 29, 13, 6, 2))[0]
         inside = rng.randint(1, min(atoms, 3)) if depth and rng.random() < 0.3 else 0
         if inside:
             tokens += ["(", *_expression(rng, inside, depth - 1), ")"]

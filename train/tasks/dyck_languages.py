@@ -26,7 +26,7 @@ def _draw(rng: Random, length: int) -> tuple[list[str], list[str]]:
     symbols: list[str] = []
     opened: list[str] = []
     left = rng.choices((1, 2, 3, 4, 5), (5, 4, 4, 1, 1))[0]
-    rise = rng.uniform(0.35, 0.65)
+    rise = rng.uniform(0.4, 0.7)
     while len(symbols) < length or len(opened) > left:
         deep = len(opened) >= _MAX_DEPTH or len(symbols) >= length
         if opened and (deep or (rng.random() > rise and len(opened) > 1)):
@@ -42,7 +42,7 @@ def generate(rng: Random, level: int) -> Problem:
     if level == 1:
         length = rng.randint(2, 8)
     elif level == 2:
-        length = int(rng.triangular(3, 44, 8))
+        length = int(rng.triangular(3, 48, 8))
     else:
         length = rng.randint(36, 84)
     symbols, opened = _draw(rng, length)
