@@ -62,11 +62,13 @@ def read_object(path: Path, error: type[FalconH1RError] = ConfigError) -> dict[s
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, RecursionError) as problem:
-        raise error(f"broken JSON in {path}: {problem}") from None
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         raise error(f"cannot read {path}: {problem}") from None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise error(f"broken JSON in {path}: {problem}") from None
     if not isinstance(value, dict):
         raise error(f"{path} is not a JSON object: replace the file")
     return value

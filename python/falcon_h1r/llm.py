@@ -247,6 +247,10 @@ def _pick_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
+        picked = torch.device(device)
     except RuntimeError:
         raise ConfigError(f"device is {device!r}; it must be 'auto', 'cpu' or 'cuda'") from None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if picked.type == "cuda" and (picked.index or 0) >= count:
+        raise ConfigError(f"device is {device!r} but torch sees {count} GPUs; give 'cpu'")
+    return picked

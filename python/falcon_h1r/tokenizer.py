@@ -4,7 +4,9 @@ The work is done in Rust (`rust/tokenizer`); this file finds files and adds what
 says beside its `tokenizer.json`. It imports no torch.
 """
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -172,8 +174,22 @@ class Tokenizer(_rust.Tokenizer):
             raise TokenizerError(f"messages, tools or variables are not JSON: {error}") from None
 
     def save(self, path: str | Path) -> None:
-        """Write a `tokenizer.json` that Hugging Face `tokenizers` loads with the same ids."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        """Write a `tokenizer.json` that Hugging Face `tokenizers` loads with the same ids.
+
+        The file appears whole or not at all; raises `TokenizerError` when it cannot be written.
+        """
+        path = Path(path)
+        staged = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with staged.open("w", encoding="utf-8") as file:
+                file.write(self.to_json())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(staged, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                staged.unlink()
+            raise TokenizerError(f"cannot write {path}: {error.strerror}") from None
 
     def __len__(self) -> int:
         return self.vocab_size

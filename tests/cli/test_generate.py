@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from falcon_h1r.engine.outputs import EngineEvent
+from falcon_h1r.errors import RequestError
 from falcon_h1r.thinking.deepconf import ThinkingDefaults
 
 
@@ -39,8 +40,9 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> Echo:
     return llm
 
 
-def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+def feed(monkeypatch: pytest.MonkeyPatch, data: str | bytes) -> None:
+    data = data.encode() if isinstance(data, str) else data
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
 
 
 def test_a_prompt_streams(echo: Echo, status_of: Any, capsys: Any) -> None:
@@ -102,6 +104,8 @@ def test_a_checkpoint_without_tokenizer(echo: Echo, status_of: Any, capsys: Any)
         ["--chat", "--token-ids", "1"],
         ["--token-ids", "1,b"],
         [""],
+        ["a\ud800"],
+        ["a\ud800", "--chat"],
         ["x", "--temperature", "nan"],
         ["x", "--top-p", "1.5"],
         ["x", "--max-tokens", "0"],
@@ -113,3 +117,25 @@ def test_a_checkpoint_without_tokenizer(echo: Echo, status_of: Any, capsys: Any)
 def test_refused(argv: list[str], echo: Echo, status_of: Any, capsys: Any) -> None:
     assert status_of(["generate", *argv]) == 2
     assert capsys.readouterr().err.count("\n") == 1 and echo.prompts == []
+
+
+@pytest.mark.parametrize("argv", [["generate"], ["generate", "--chat"]], ids=" ".join)
+def test_standard_input_that_is_no_text_is_refused(
+    argv: list[str], echo: Echo, status_of: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    feed(monkeypatch, b"caf\xe9\n")
+    assert status_of(argv) == 2
+    assert "not UTF-8 at byte 3" in capsys.readouterr().err and echo.prompts == []
+
+
+def test_a_refused_prompt_writes_nothing(
+    echo: Echo, status_of: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def refuse(prompt: Any, params: Any) -> Iterator[EngineEvent]:
+        raise RequestError("the prompt has 2000 tokens")
+        yield
+
+    monkeypatch.setattr(echo, "stream", refuse)
+    assert status_of(["generate", "x"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1

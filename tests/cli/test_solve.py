@@ -159,6 +159,16 @@ def test_a_missing_file_is_failure(scripted: Any, status_of: Any, capsys: Any) -
     assert "absent.jsonl: No such file" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_a_full_disk_costs_the_record_not_the_answer(
+    scripted: Any, status_of: Any, capsys: Any
+) -> None:
+    assert status_of(["solve", "A", "--json", "--record", "/dev/full", *CHEAP]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["answer"] == "42"
+    assert err == "falcon-h1r solve: error: /dev/full: No space left on device\n"
+
+
 def test_an_empty_standard_input_is_refused(
     scripted: Any, status_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,3 +65,10 @@ def test_no_such_folder_asks_no_hub(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ConfigError, match="no such folder"):
         LLM(name)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "", "cpu:x"])
+def test_a_device_that_is_not_there(device: str, folder: Path) -> None:
+    with pytest.raises(ConfigError, match="device is") as caught:
+        LLM(folder, device=device)
+    assert "\n" not in str(caught.value)

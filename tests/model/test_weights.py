@@ -63,7 +63,10 @@ def test_missing_folder_and_config(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"hidden_size": "wide"}', "\x00"])
+BROKEN = ["{", "[1]", '{"hidden_size": "wide"}', "\x00", "[" * 100_000, "9" * 5_000]
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=range(len(BROKEN)))
 def test_broken_config(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(ConfigError, match=r"config\.json"):
@@ -80,6 +83,21 @@ def test_missing_shard(folder: Path) -> None:
     shard(folder)
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(WeightsError, match="model-00002-of-00002"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=range(len(BROKEN)))
+def test_broken_index(folder: Path, text: str) -> None:
+    shard(folder)
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(WeightsError, match=r"index\.json is not a safetensors index"):
+        load(folder)
+
+
+def test_a_config_that_asks_for_a_billion_layers_builds_none(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 10**9}))
+    with pytest.raises(WeightsError, match=r"layers\.999999999\..* is missing"):
         load(folder)
 
 
@@ -147,13 +165,14 @@ def test_flipped_bytes_are_refused_or_load(folder: Path) -> None:
             assert "\n" not in str(error)
 
 
-def test_save_is_whole_or_absent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["save_file", "_sync"])
+def test_save_is_whole_or_absent(step: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (folder / "model.safetensors").read_bytes()
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("falcon_h1r.model.weights.save_file", full)
+    monkeypatch.setattr(f"falcon_h1r.model.weights.{step}", full)
     with pytest.raises(WeightsError, match="No space left"):
         tiny().save_pretrained(folder)
     assert (folder / "model.safetensors").read_bytes() == before

@@ -30,7 +30,6 @@ REFUSED: list[dict[str, Any]] = [
     {"keep": math.nan},
     {"keep": math.inf},
     {"keep": "0.9"},
-    {"keep": None},
     {"window": 0},
     {"window": -5},
     {"window": 1 << 40},
@@ -74,13 +73,14 @@ def test_the_default_warmup_adapts(budget: int, model: int | None, warmup: int) 
 
 
 def test_what_is_given_wins_over_the_model_and_the_model_over_the_defaults() -> None:
-    model = ThinkingDefaults(confidence="logprob", window=16, warmup=8)
-    plain = DeepConf().resolved(ThinkingDefaults())
-    assert (plain.confidence, plain.window, plain.warmup) == ("top_logprobs", 2048, 16)
-    told = DeepConf().resolved(model)
-    assert (told.confidence, told.window, told.warmup) == ("logprob", 16, 8)
-    given = DeepConf(confidence="entropy", window=5, warmup=20).resolved(model)
-    assert (given.confidence, given.window, given.warmup) == ("entropy", 5, 20)
+    def of(config: DeepConf) -> tuple[Any, ...]:
+        return config.confidence, config.window, config.warmup, config.keep
+
+    model = ThinkingDefaults(confidence="logprob", window=16, warmup=8, keep=0.5)
+    assert of(DeepConf().resolved(ThinkingDefaults())) == ("top_logprobs", 2048, 16, 0.9)
+    assert of(DeepConf().resolved(model)) == ("logprob", 16, 8, 0.5)
+    given = DeepConf(confidence="entropy", window=5, warmup=20, keep=0.7).resolved(model)
+    assert of(given) == ("entropy", 5, 20, 0.7)
     assert given.resolved(ThinkingDefaults()) == given
 
 
@@ -90,7 +90,9 @@ def test_the_policy_says_the_same() -> None:
     for name in ("mode", "keep", "vote", "consensus", "total_tokens"):
         assert getattr(policy, name) == getattr(config, name)
     assert (policy.window, policy.warmup, policy.exp_weights) == (7, 16, True)
-    assert DeepConf(window=7, warmup=2).policy().exp_weights is True  # not resolved: unknown
+    assert (
+        DeepConf(window=7, warmup=2, keep=1.0).policy().exp_weights is True
+    )  # not resolved: unknown
     assert DeepConf().resolved(ThinkingDefaults()).policy().exp_weights is False
     with pytest.raises(ConfigError, match="resolved"):
         DeepConf().policy()
@@ -107,6 +109,7 @@ def test_thinking_json(tmp_path: Path) -> None:
         "confidence": "entropy",
         "window": 24,
         "warmup": 8,
+        "keep": 0.5,
         "max_tokens": 256,
         "temperature": 0.7,
         "top_p": 1.0,
@@ -128,6 +131,8 @@ def test_thinking_json(tmp_path: Path) -> None:
         '{"window": "3"}',
         '{"confidence": "x"}',
         '{"warmup": 0}',
+        '{"keep": 0}',
+        '{"keep": "0.5"}',
         '{"temperature": -1}',
         '{"top_p": 0}',
         '{"max_tokens": 0}',

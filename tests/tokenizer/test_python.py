@@ -181,3 +181,23 @@ def test_tokens_and_ids(name: str) -> None:
         assert token is not None and tokenizer.token_to_id(token) == token_id
     assert tokenizer.token_to_id("no such token") is None
     assert tokenizer.special_tokens()[:2] == [("<|begin_of_text|>", 0), ("<|im_start|>", 1)]
+
+
+def test_save_is_whole_or_absent(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text("before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json: No space left"):
+        tokenizer.save(path)
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+    monkeypatch.undo()
+    tokenizer.save(path)
+    assert Tokenizer.from_file(path).encode("abc") == tokenizer.encode("abc")
+    with pytest.raises(TokenizerError, match="cannot write"):
+        tokenizer.save(tmp_path / "nowhere" / "x.json")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from falcon_h1r.cli.options import add_model_options, load_llm
+from falcon_h1r.cli.problems import checked_unicode, read_text
 from falcon_h1r.cli.report import printable
 from falcon_h1r.errors import RequestError
 
@@ -82,7 +83,7 @@ def chat(llm: "LLM", params: "SamplingParams", system: str | None, first: str | 
     messages: list[dict[str, Any]] = []
     if system is not None:
         messages.append({"role": "system", "content": system})
-    turns = _turns(first)
+    turns = _turns(None if first is None else checked_unicode(first, "the first turn"))
     while (turn := next(turns, None)) is not None:
         messages.append({"role": "user", "content": turn})
         try:
@@ -104,7 +105,7 @@ def _turns(first: str | None) -> Iterator[str]:
         if is_terminal:
             sys.stdout.write(USER)
             sys.stdout.flush()
-        line = sys.stdin.readline()
+        line = read_text(sys.stdin.buffer.readline())
         if not line:
             return
         if line.strip():
@@ -123,8 +124,9 @@ def _stream(llm: "LLM", prompt: "Prompt", params: "SamplingParams") -> str:
             sys.stdout.flush()
     finally:
         events.close()
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+        if pieces:  # nothing is written for a prompt that was refused
+            sys.stdout.write("\n")
+            sys.stdout.flush()
     return "".join(pieces)
 
 
@@ -136,10 +138,10 @@ def _prompt(text: str | None) -> str:
     if text is None:
         if sys.stdin.isatty():
             raise RequestError("no prompt was given: give one, --chat, or pipe one in")
-        text = sys.stdin.read()
+        text = read_text(sys.stdin.buffer.read())
     if not text:
         raise RequestError("the prompt is empty; write at least one character")
-    return text
+    return checked_unicode(text, "the prompt")
 
 
 def _token_ids(text: str) -> list[int]:

@@ -44,10 +44,26 @@ def read_problems(text: str | None, file: str | None) -> list[Problem | BadLine]
         return [Problem(_checked(text), "the command line")]
     if sys.stdin.isatty():
         raise RequestError("no problem was given: give one, --file, or pipe one in")
+    return [Problem(_checked(read_text(sys.stdin.buffer.read())), "standard input")]
+
+
+def read_text(data: bytes) -> str:
+    """Return what was read from standard input as text; raises RequestError when it is none."""
     try:
-        return [Problem(_checked(sys.stdin.buffer.read().decode()), "standard input")]
+        return data.decode()
     except UnicodeDecodeError as error:
         raise RequestError(f"standard input is not UTF-8 at byte {error.start}") from error
+
+
+def checked_unicode(text: str, what: str) -> str:
+    """Return `text` as it is. Raises RequestError when it holds a lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"{what} is not valid Unicode at character {error.start} (a lone surrogate)"
+        ) from error
+    return text
 
 
 def _lines(lines: Iterable[bytes], name: str) -> Iterable[Problem | BadLine]:
@@ -71,10 +87,4 @@ def _checked(text: str) -> str:
     text = text.strip()
     if not text:
         raise RequestError("the problem is empty; write at least one word")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RequestError(
-            f"the problem is not valid Unicode at character {error.start} (a lone surrogate)"
-        ) from error
-    return text
+    return checked_unicode(text, "the problem")

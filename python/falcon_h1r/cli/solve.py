@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     think = parser.add_argument_group("thinking (defaults suit the model)")
     think.add_argument("--budget", type=int, help="traces a problem (64)")
     think.add_argument("--warmup", type=int, help="first traces, which fix the threshold")
-    think.add_argument("--keep", type=float, help="share of traces to keep (0.9)")
+    think.add_argument("--keep", type=float, help="share of traces to keep (0.9, or the model's)")
     think.add_argument("--window", type=int, help="tokens of a confidence group")
     think.add_argument("--confidence", help="top_logprobs, logprob or entropy")
     think.add_argument("--top-logprobs", type=int, help="width of the measure top_logprobs (20)")
@@ -152,11 +152,11 @@ def _show(args: argparse.Namespace, thinking: "Thinking", problems: list[str]) -
                 shown += 1
     except KeyboardInterrupt:
         status = INTERRUPTED
-    finally:
+    finally:  # also when the record's disk is full: the answers are there
         events.close()
-    for problem, result in list(zip(problems, thinking.results, strict=True))[shown:]:
-        if result is not None:
-            _write(render(problem, result, args.show_traces), args.json)
+        for problem, result in list(zip(problems, thinking.results, strict=True))[shown:]:
+            if result is not None:
+                _write(render(problem, result, args.show_traces), args.json)
     return status
 
 

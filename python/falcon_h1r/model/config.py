@@ -181,7 +181,7 @@ class FalconH1Config:
         except FileNotFoundError:
             what = "holds no config.json" if Path(folder).is_dir() else "does not exist"
             raise ConfigError(f"{folder} {what}; give the folder of a Falcon-H1 model") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is not valid JSON: {error}") from None
         if not isinstance(data, dict):
             raise ConfigError(f"{path} holds a {type(data).__name__}; it must be an object")

@@ -113,6 +113,7 @@ class FalconH1ForCausalLM(nn.Module):
         Raises ConfigError or WeightsError, naming file and tensor, before memory is taken.
         """
         config = FalconH1Config.from_pretrained(path)
+        weights.check_depth(config.num_hidden_layers, Path(path))
         with torch.device("meta"):
             model = cls(config)
         weights.load(model, Path(path), dtype=dtype, device=torch.device(device))

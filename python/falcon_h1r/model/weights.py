@@ -69,6 +69,19 @@ def load(model: nn.Module, folder: Path, dtype: torch.dtype | None, device: torc
         model.lm_head.weight = model.model.embed_tokens.weight  # type: ignore[union-attr]
 
 
+def check_depth(num_hidden_layers: int, folder: Path) -> None:
+    """Raise WeightsError when `folder` lacks the last layer that config.json asks for.
+
+    Even on the meta device a layer costs memory, so a config that asks for a billion of them must
+    be refused before the model is built.
+    """
+    name = f"model.layers.{num_hidden_layers - 1}.input_layernorm.weight"
+    if name not in tensor_files(folder):
+        raise WeightsError(
+            f"{folder}: tensor {name} is missing; config.json asks for {num_hidden_layers} layers"
+        )
+
+
 def tensor_files(folder: Path) -> dict[str, Path]:
     """Return which file of `folder` holds each tensor, from the index or the single file."""
     if not folder.is_dir():
@@ -82,7 +95,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         files = {str(name): folder / Path(str(file)).name for name, file in weight_map.items()}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise WeightsError(f"{index} is not a safetensors index: {error!r}") from None
     for path in sorted(set(files.values())):
         if not path.exists():
@@ -133,23 +146,26 @@ def _assign(model: nn.Module, name: str, value: Tensor) -> None:
 
 
 def save(model: "FalconH1ForCausalLM", folder: Path) -> None:
-    """Write config.json and model.safetensors; each appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write config.json and model.safetensors; each appears whole or not at all.
+
+    Raises WeightsError when they cannot be written.
+    """
     tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
     dtypes = {str(t.dtype).removeprefix("torch.") for t in tensors.values()}
     config = model.config.with_dtype(dtypes.pop() if len(dtypes) == 1 else "float32")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-        staged = Path(temporary) / _SINGLE
-        try:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+            staged = Path(temporary) / _SINGLE
             save_file(tensors, staged, metadata={"format": "pt"})
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{folder}: cannot write {_SINGLE}: {error}") from None
-        config_file = Path(temporary) / "config.json"
-        config_file.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-        for path in (staged, config_file):
-            _sync(path)
-            os.replace(path, folder / path.name)
-    _sync(folder)
+            config_file = Path(temporary) / "config.json"
+            config_file.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+            for path in (staged, config_file):
+                _sync(path)
+                os.replace(path, folder / path.name)
+        _sync(folder)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{folder}: cannot write the model: {error}") from None
 
 
 def _sync(path: Path) -> None:

@@ -19,6 +19,7 @@ Confidence = Literal["top_logprobs", "logprob", "entropy"]
 Vote = Literal["majority", "mean", "tail", "bottom_groups", "lowest_group"]
 
 DEFAULT_WARMUP = 16
+DEFAULT_KEEP = 0.9
 DEFAULT_WINDOW = 2048
 DEFAULT_TEMPERATURE = 0.6
 DEFAULT_TOP_P = 0.95
@@ -38,8 +39,9 @@ class DeepConf:
     warmup: int | None = None
     """First traces, which run in full and fix the threshold. None: the model's, or 16; never more
     than half the budget."""
-    keep: float = 0.9
-    """Share of traces to keep: 0.9 is the paper's DeepConf-high (safe), 0.1 its DeepConf-low."""
+    keep: float | None = None
+    """Share of traces to keep: 0.9 is the paper's DeepConf-high (safe), 0.1 its DeepConf-low. None:
+    the model's, or 0.9."""
     window: int | None = None
     """Tokens of a confidence group. None: the model's, or 2048."""
     confidence: Confidence | None = None
@@ -60,7 +62,8 @@ class DeepConf:
         if self.confidence is not None:
             _one_of("confidence", self.confidence, get_args(Confidence))
         _whole("budget", self.budget, MAX_TRACES)
-        _share("keep", self.keep)
+        if self.keep is not None:
+            _share("keep", self.keep)
         _whole("top_logprobs", self.top_logprobs, MAX_TOP_LOGPROBS)
         if self.window is not None:
             _whole("window", self.window, MAX_WINDOW)
@@ -77,13 +80,14 @@ class DeepConf:
                 )
 
     def resolved(self, defaults: "ThinkingDefaults") -> "DeepConf":
-        """Return the same with every None of warmup, window and confidence filled in."""
+        """Return the same with every None but those of consensus and total_tokens filled in."""
         warmup = self.warmup
         if warmup is None:
             warmup = max(1, min(defaults.warmup or DEFAULT_WARMUP, self.budget // 2))
         return dataclasses.replace(
             self,
             warmup=warmup,
+            keep=self.keep or defaults.keep or DEFAULT_KEEP,
             window=self.window or defaults.window or DEFAULT_WINDOW,
             confidence=self.confidence or defaults.confidence or "top_logprobs",
         )
@@ -93,8 +97,8 @@ class DeepConf:
 
         Weights must be positive, so measures that may be negative are exponentiated.
         """
-        if self.warmup is None or self.window is None:
-            raise ConfigError("warmup or window is None: call resolved() first")
+        if self.warmup is None or self.window is None or self.keep is None:
+            raise ConfigError("warmup, window or keep is None: call resolved() first")
         return DeepConfPolicy(
             mode=self.mode,
             warmup=self.warmup,
@@ -114,13 +118,14 @@ class ThinkingDefaults:
     confidence: Confidence | None = None
     window: int | None = None
     warmup: int | None = None
+    keep: float | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     system_prompt: str | None = None
 
     def __post_init__(self) -> None:
-        DeepConf(confidence=self.confidence, window=self.window)
+        DeepConf(confidence=self.confidence, window=self.window, keep=self.keep)
         if self.warmup is not None:
             _whole("warmup", self.warmup, MAX_TRACES)
         if self.system_prompt is not None and not isinstance(self.system_prompt, str):

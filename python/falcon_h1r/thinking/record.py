@@ -34,9 +34,13 @@ class RecordedPrompt:
 
 
 class Recorder:
-    """Writes a record. Raises RequestError at once when the file cannot be opened."""
+    """Writes a record. Raises RequestError at once when the file cannot be opened; OSError naming
+    it when a prompt cannot be written (a full disk), after which it writes nothing more.
+    """
 
     def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._is_broken = False
         try:
             self._file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
@@ -63,12 +67,22 @@ class Recorder:
             row = dataclasses.asdict(trace)
             rows.append({"type": "trace", "prompt_index": prompt_index, **row})
         rows.append({"type": "result", "prompt_index": prompt_index, **result.to_dict()})
-        self._file.write("".join(json.dumps(row) + "\n" for row in rows))
-        self._file.flush()
+        if self._is_broken:
+            return
+        try:
+            self._file.write("".join(json.dumps(row) + "\n" for row in rows))
+            self._file.flush()
+        except OSError as error:
+            self._is_broken = True
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what a full disk did not take is given up."""
+        try:
+            self._file.close()
+        except OSError:
+            if not self._is_broken:
+                raise
 
 
 def read_record(path: str | Path) -> list[RecordedPrompt]:

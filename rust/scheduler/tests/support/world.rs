@@ -400,8 +400,11 @@ impl World {
                 );
             }
         }
-        if given.policy.is_none() {
+        let Some(policy) = &given.policy else {
             return;
+        };
+        if let Some(total) = policy.total_tokens {
+            self.check_bill(id, given, total, coverage);
         }
         *coverage.entry("tally compared").or_default() += 1;
         let by_total = naive.last.is_some() && naive.consensus.is_none();
@@ -418,6 +421,25 @@ impl World {
         };
         assert_eq!(rounded(&tally.weights), rounded(&naive.weights));
         compare_replay(given, &tally, coverage);
+    }
+}
+
+impl World {
+    /// `total_tokens` in trace order bounds what all traces draw together: what runs side by side
+    /// when the total is met may run on to its end, and every trace has its first token.
+    fn check_bill(&self, id: u64, given: &Given, total: u64, coverage: &mut Coverage) {
+        let lens = (0..given.num_traces).map(|trace| {
+            self.scheduler
+                .trace_output(id, trace)
+                .expect("known")
+                .0
+                .len()
+        });
+        let bill = lens.sum::<usize>() as u64;
+        let side_by_side = given.num_traces.min(self.limits.max_num_seqs) as usize;
+        let beyond = side_by_side * given.max_tokens + given.num_traces as usize;
+        assert!(bill < total + beyond as u64, "{bill} tokens of {total}");
+        *coverage.entry("bill beyond total_tokens").or_default() += u64::from(bill > total);
     }
 }
 
