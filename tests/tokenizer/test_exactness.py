@@ -1,5 +1,6 @@
 """Ids equal to those of Hugging Face `tokenizers`."""
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +13,17 @@ from falcon_h1r.tokenizer import Tokenizer
 from .pipelines import ALL, corpus, nasty_texts, reference_json, words_of
 
 
+@functools.cache
+def both(name: str) -> tuple[Tokenizer, Any]:
+    """Ours and the reference; one of each, as the reference keeps memory for every one made."""
+    return Tokenizer(reference_json(name)), Reference.from_str(reference_json(name))
+
+
 def differing(
     name: str, texts: list[str], **options: Any
 ) -> list[tuple[str, list[int], list[int]]]:
     """Texts on which the two differ, with both results; empty is what tests want."""
-    ours = Tokenizer(reference_json(name))
-    theirs = Reference.from_str(reference_json(name))
+    ours, theirs = both(name)
     special = options.get("add_special_tokens", False)
     want = [e.ids for e in theirs.encode_batch_fast(texts, add_special_tokens=special)]
     got = ours.encode_batch(texts, **options)
