@@ -44,6 +44,8 @@ def generate(rng: Random, level: int) -> Problem:
     if level > 1 and rng.random() < 0.2:
         a = -a
     b = rng.randint(-9, 20) if level == 1 else rng.randint(-50, 50)
+    if rng.random() < 0.06:
+        b = 0
     right_a = 0
     if level == 3:
         right_a = rng.choice([k for k in range(1, 10) if k not in (a, a - 1, a + 1)])
