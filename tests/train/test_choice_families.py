@@ -1,6 +1,7 @@
 """Families with lettered options: lengths, unique options, and answers that do not give away."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -66,6 +67,21 @@ def test_every_place_among_the_options_is_as_likely(family: str) -> None:
         for letter in LETTERS[: len(options)]:
             expected[letter] += 1 / len(options)
     assert all(abs(found[k] - n) < 5 * n**0.5 for k, n in expected.items())
+
+
+@pytest.mark.parametrize("family", FITTED)
+def test_a_verifier_notices_one_changed_sign_of_the_thought(family: str) -> None:
+    rng = Random(11)
+    for problem in draws(family, 2, 200):
+        thought = problem.thought
+        place = rng.choice([i for i, sign in enumerate(thought) if sign in "0123456789ABCDEFG<>+"])
+        changed = "1" if thought[place] != "1" else "2"
+        spoilt = thought[:place] + changed + thought[place + 1 :]
+        try:
+            noticed = not FAMILIES[family].verify(replace(problem, thought=spoilt))
+        except ValueError:  # no such date
+            noticed = True
+        assert noticed, spoilt
 
 
 def test_no_order_is_only_of_the_benchmarks_things() -> None:

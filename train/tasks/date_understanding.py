@@ -231,19 +231,39 @@ def solve(text: str) -> str:
     return _us(_add_months(today, step * (12 if unit == "years" else 1)))
 
 
+def _walk(text: str, lines: list[str]) -> list[str]:
+    """The lines from the first date to the last, written once more from the text and that date."""
+    story, question = text.split("\nOptions:")[0].split(" What is the date ")
+    today = _read_today(story)
+    words = question.removesuffix(" in MM/DD/YYYY?")
+    unit, step = next((u, s) for w, u, s, _ in _QUESTIONS if w == words)
+    label, shown = lines[0].split()
+    named = date(int(shown[6:]), int(shown[:2]), int(shown[3:5]))
+    away = {"today": 0, "tomorrow": -1, "yesterday": 1, "first": (today - named).days}.get(label)
+    known = away is not None or label == "start" or named in _dates(story)
+    if not known or (away is not None and named + timedelta(days=away) != today):
+        return []
+    count, passed = (today - named).days, "days"
+    if len(lines) > 1 and lines[1].endswith(("years", "months")) and label != "today":
+        passed = lines[1].split()[1]
+        months = 12 * (today.year - named.year) + today.month - named.month
+        count = months // 12 if passed == "years" else months
+    scene = Scene(text=story, named=named, label=label, unit=passed, step=count)
+    walked, answer = _think(scene, unit, step)
+    return [*walked, f"{_us(answer)} {lines[-1][-1]}"]
+
+
 def verify(problem: Problem) -> bool:
-    """Read the story by patterns and use the calendar; check every addition of the thought."""
+    """Read the story by patterns and use the calendar; the walk is written once more."""
     value = solve(problem.problem)
     options = read_options(problem.problem)
     if options.count(value) != 1:
         return False
     letter = LETTERS[options.index(value)]
     lines = problem.thought.split("\n")
-    today = _us(_read_today(problem.problem.split(" What is the date ")[0]))
-    stated = [line.split()[1] for line in lines if line.startswith("today ")]
     return (
         problem.answer == f"({letter})"
         and lines[-1] == f"{value} {letter}"
-        and stated in ([], [today])
+        and lines == _walk(problem.problem, lines)
         and check_steps(problem.thought)
     )

@@ -329,6 +329,9 @@ def verify(problem: Problem) -> bool:
     lines = problem.thought.split("\n")
     if lines[:count] != _legend(reader.predicates):
         return False
+    if lines != think(reader.predicates, premises, conclusion):
+        return False
+    denied = False
     denied = False
     for line in lines[count:-1] if lines[-1] == "open" else lines[count:]:
         if line.startswith("but "):

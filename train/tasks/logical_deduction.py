@@ -334,10 +334,8 @@ def verify(problem: Problem) -> bool:
         placed = re.findall(r"(\d)([A-G])", line.split(":")[-1])
         if any(slots[LETTERS.index(letter)] != int(slot) for slot, letter in placed):
             return False
-    for line, fact in zip(lines, facts, strict=False):
-        if not line.startswith(f"- {_short(nouns)[fact[0]]} {LETTERS[fact[0]]}"):
-            return False
-    return all(_check_pair(line, slots) for line in lines[: len(facts)])
+    pairs_hold = all(_check_pair(line, slots) for line in lines[: len(facts)])
+    return pairs_hold and problem.thought == think(facts, nouns, asked)
 
 
 def _check_pair(line: str, slots: tuple[int, ...]) -> bool:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from falcon_h1r.train.tasks.base import Problem
 from falcon_h1r.train.tasks.choices import LETTERS, letter_of, read_options, render_options
 from falcon_h1r.train.tasks.names import draw_names
-from falcon_h1r.train.tasks.steps import Tally, check_steps, reverse
+from falcon_h1r.train.tasks.steps import Tally, reverse
 
 
 class Row(NamedTuple):
@@ -328,24 +328,36 @@ _WORDS = {
 }  # fmt: skip
 
 
-def solve(text: str) -> str:
-    """Answer the question of the text; ValueError for a question of another kind."""
+_CONDITION = re.compile(r"(more|less) than (\d+) (years|cm|kg)")
+
+
+def _read_question(text: str) -> tuple[Tables, str, list[Row]]:
+    """The tables, the question, and the rows it is about."""
     tables = _read_tables(text)
     question = text.split("\nOptions:")[0].split("\n")[-1].split("  ")[-1]
-    singular = tables.kind[:-1]
     rows = tables.penguins
     if "animals" in question:
         rows = rows + tables.others
-    elif singular and re.search(rf"\b{singular}", question):
+    elif tables.kind and re.search(rf"\b{tables.kind[:-1]}", question):
         rows = tables.others
+    return tables, question, rows
+
+
+def _meets(row: Row, condition: tuple[str, str, str]) -> tuple[int, bool]:
+    """The number a condition is about, and whether it is met."""
+    number = row.at({"years": 1, "cm": 2, "kg": 3}[condition[2]])
+    limit = int(condition[1])
+    return number, number > limit if condition[0] == "more" else number < limit
+
+
+def solve(text: str) -> str:
+    """Answer the question of the text; ValueError for a question of another kind."""
+    tables, question, rows = _read_question(text)
     words = re.findall(r"\w+", question)
     named = {row.name: row for row in [*tables.penguins, *tables.others]}
-    conditions = re.findall(r"(more|less) than (\d+) (years|cm|kg)", question)
+    conditions = _CONDITION.findall(question)
     if conditions:
-        for compared, limit, unit in conditions:
-            column, sign = {"years": 1, "cm": 2, "kg": 3}[unit], 1 if compared == "more" else -1
-            rows = [row for row in rows if sign * row.at(column) > sign * int(limit)]
-        return str(len(rows))
+        return str(sum(all(_meets(row, c)[1] for c in conditions) for row in rows))
     if "alphabetic" in question:
         return (max if "last" in question else min)(row.name for row in rows)
     if "there in the" in question or "listed" in question:
@@ -373,19 +385,65 @@ def solve(text: str) -> str:
     return next(row.name for row in rows if row.at(column) == int(which[1]))
 
 
+def _walk(text: str, value: str) -> list[str]:
+    """The lines that lead to `value`, written once more from the text."""
+    _, question, rows = _read_question(text)
+    words = re.findall(r"\w+", question)
+    key = next((w for w in words if w in _WORDS), None)
+    total = re.search(r"(cumulated|average) (\w+) of the", question)
+    if conditions := _CONDITION.findall(question):
+        lines, met = [], 0
+        for row in rows:
+            verdicts = [_meets(row, c) for c in conditions]
+            known = verdicts[: 1 + all(v for _, v in verdicts[:1])]
+            met += all(v for _, v in verdicts)
+            shown = " ".join(f"{n} {'yes' if v else 'no'}" for n, v in known)
+            lines.append(f"- {row.name} {shown} {met}")
+        return lines
+    if "alphabetic" in question:
+        pick = max if "last" in question else min
+        firsts = [row.name[0] for row in rows]
+        lines = [f"- {row.name} {row.name[0]}:{pick(firsts[: i + 1])}"
+                 for i, row in enumerate(rows)]  # fmt: skip
+        return [*lines, f"{value[0]} {value}"]
+    if "there in the" in question or "listed" in question:
+        return [f"- {row.name} {i + 1}" for i, row in enumerate(rows)]
+    if total:
+        numbers = [row.at(_COLUMNS[total[2]]) for row in rows]
+        lines = [f"- {rows[0].name} {numbers[0]}:p{reverse(numbers[0])}"]
+        for i in range(1, len(rows)):
+            old, new = sum(numbers[:i]), sum(numbers[: i + 1])
+            step = f"p{reverse(old)}+{reverse(numbers[i])}=p{reverse(new)}"
+            lines.append(f"- {rows[i].name} {numbers[i]}:{step}")
+        if total[1] == "average":
+            lines.append(f"{reverse(sum(numbers))}/{len(rows)}={reverse(int(value))}")
+        return lines
+    if key is None:
+        which = re.search(r"that is (\d+) (cm|years)", question)
+        return [f"{which[1]} {value}" if which else f"- {words[-1]} {value}"]
+    column, sign = _WORDS[key]
+    numbers = [row.at(column) for row in rows]
+    if " than " in question:
+        lines = [f"- {row.name} {row.at(column)}" for row in rows if row.name == words[-1]]
+        others = [row for row in rows if row.name != words[-1]]
+        end = 1 + [row.name for row in others].index(value)
+        return lines + [f"- {row.name} {row.at(column)} {'yes' if row.name == value else 'no'}"
+                        for row in others[:end]]  # fmt: skip
+    pick = max if sign > 0 else min
+    lines = [f"- {row.name} {row.at(column)}:{pick(numbers[: i + 1])}"
+             for i, row in enumerate(rows)]  # fmt: skip
+    best = rows[numbers.index(pick(numbers))]
+    lines.append(f"{pick(numbers)} {best.name}")
+    asked = re.search(r"What is the (age|height|weight) of", question)
+    return [*lines, f"{asked[1]} {value}"] if asked else lines
+
+
 def verify(problem: Problem) -> bool:
-    """Answer the text by table look-ups; each line of the thought names a row and its values."""
+    """Answer the text by table look-ups, and write the walk down the rows once more."""
     value = solve(problem.problem)
     options = read_options(problem.problem)
-    if value not in options or problem.answer != f"({LETTERS[options.index(value)]})":
+    if value not in options:
         return False
-    tables = _read_tables(problem.problem)
-    known = {row.name: row for row in [*tables.penguins, *tables.others]}
-    lines = problem.thought.split("\n")
-    for line in lines[:-1]:
-        match = re.match(r"- ([A-Z]\w+) (\d+)(?:[: ]|$)", line)
-        if match and match[1] in known and int(match[2]) not in known[match[1]]:
-            listed = re.fullmatch(r"- \w+ \d", line)
-            if listed is None:
-                return False
-    return check_steps(problem.thought) and lines[-1] == f"- {value} {problem.answer[1]}"
+    letter = LETTERS[options.index(value)]
+    lines = [*_walk(problem.problem, value), f"- {value} {letter}"]
+    return problem.answer == f"({letter})" and problem.thought == "\n".join(lines)

@@ -22,7 +22,7 @@ from falcon_h1r.train.tasks.choices import (
     render_options,
     with_article,
 )
-from falcon_h1r.train.tasks.steps import check_steps, reverse
+from falcon_h1r.train.tasks.steps import reverse
 from falcon_h1r.train.tasks.things import COLORS as _ALL_COLORS
 from falcon_h1r.train.tasks.things import THINGS, draw_nouns
 
@@ -261,6 +261,14 @@ def _read_things(listing: str) -> list[tuple[int, str, str]]:
     return things
 
 
+def _read(text: str) -> tuple[list[tuple[int, str, str]], str]:
+    """The things (number, colour, noun as written) and the question."""
+    body = text.split("\nOptions:")[0]
+    head, question = re.split(r"\. (?=What|How|Is |If )", body, maxsplit=1)
+    listing = re.split(r"in a row: |there is |there are |you see |I see ", head)[-1]
+    return _read_things(listing), question
+
+
 def _matches(asked: str, color: str, noun: str) -> bool:
     """Whether "grey objects" or "mugs" names the thing, in whichever number it is written."""
     words = asked.split()
@@ -269,12 +277,21 @@ def _matches(asked: str, color: str, noun: str) -> bool:
     return noun == asked or plural(noun) == asked or noun == plural(asked)
 
 
+_BESIDE = re.compile(r"(?:(left|right) of|(furthest) from) the (.+)\?")
+_REMOVAL = re.compile(r"If I remove all the (.+) from the \w+, how many (.+) remain")
+
+
+def _place_of(name: str, things: list[tuple[int, str, str]]) -> tuple[int, str]:
+    """Where "mitten" or "teal thing" stands, and the word that tells it."""
+    words = name.split()
+    if len(words) == 2 and words[1] + "s" in _GENERAL and words[0] in COLORS:
+        return [color for _, color, _ in things].index(words[0]), words[0]
+    return [noun for _, _, noun in things].index(name), name
+
+
 def solve(text: str) -> str:
     """Answer the question of the text from the list of its things."""
-    body = text.split("\nOptions:")[0]
-    head, question = re.split(r"\. (?=What|How|Is |If )", body, maxsplit=1)
-    listing = re.split(r"in a row: |there is |there are |you see |I see ", head)[-1]
-    things = _read_things(listing)
+    things, question = _read(text)
     colors = [color for _, color, _ in things]
     if match := re.match(r"What color is the (.+)\?", question):
         return next(c for _, c, noun in things if noun == match[1])
@@ -283,20 +300,15 @@ def solve(text: str) -> str:
         return "yes" if color == match[2] else "no"
     if match := re.search(r"neither (\w+) nor (\w+)\?", question):
         return NUMBER_WORDS[sum(n for n, c, _ in things if c not in match.groups())]
-    if match := re.match(r"If I remove all the (.+) from the \w+, how many (.+) remain", question):
+    if match := _REMOVAL.match(question):
         left = [t for t in things if not _matches(match[1], t[1], t[2])]
         return NUMBER_WORDS[sum(n for n, c, noun in left if _matches(match[2], c, noun))]
     if match := re.search(r"of the (left|right)-most", question):
         return colors[0 if match[1] == "left" else -1]
-    match = re.search(r"(?:(left|right) of|(furthest) from) the (.+)\?", question)
+    match = _BESIDE.search(question)
     if match is None:
         raise ValueError(f"no such question: {question}")
-    name = match[3].split()
-    general = name[-1] + "s" in _GENERAL and name[0] in COLORS and len(name) == 2
-    start = (
-        colors.index(name[0]) if general
-        else [noun for _, _, noun in things].index(match[3])
-    )  # fmt: skip
+    start = _place_of(match[3], things)[0]
     if match[2]:
         return max(enumerate(colors), key=lambda pair: abs(pair[0] - start))[1]
     side = colors[:start] if match[1] == "left" else colors[start + 1 :]
@@ -305,15 +317,60 @@ def solve(text: str) -> str:
     return side[-1] if match[1] == "left" else side[0]
 
 
+def _bare(asked: str) -> str:
+    """ "teal" of "teal things", "mittens" as it is."""
+    words = asked.split()
+    return words[0] if words[-1] in _GENERAL and words[0] in COLORS else asked
+
+
+def _walk(text: str, value: str) -> list[str]:
+    """The lines that lead to `value`, written once more from the text."""
+    things, question = _read(text)
+    colored = f"{value} {LETTERS[COLORS.index(value)]}" if value in COLORS else ""
+    if match := re.match(r"What color is the (.+)\?", question):
+        return [f"- {match[1]} {colored}"]
+    if match := re.match(r"Is the (.+) (\w+)\?", question):
+        color = next(c for _, c, noun in things if noun == match[1])
+        return [f"- {match[1]} {color}, {match[2]}:{'same' if value == 'yes' else 'differ'}"]
+    if match := re.search(r"neither (\w+) nor (\w+)\?", question):
+        lines = [f"not {match[1]} {match[2]}"]
+        left = [c not in match.groups() for _, c, _ in things]
+        return lines + [f"- {c} {sum(left[: i + 1])}" for i, (_, c, _) in enumerate(things)]
+    if match := _REMOVAL.match(question):
+        lines, total = [f"no {_bare(match[1])}, {_bare(match[2])}"], 0
+        for count, color, noun in things:
+            fate = " other"
+            if _matches(match[1], color, noun):
+                fate = " gone"
+            elif _matches(match[2], color, noun):
+                fate = f":{reverse(total)}+{count}={reverse(total + count)}"
+                total += count
+            lines.append(f"- {color} {noun}{fate}")
+        return lines
+    lines = [f"{i} {color} {noun}" for i, (_, color, noun) in enumerate(things, 1)]
+    if match := re.search(r"of the (left|right)-most", question):
+        return [*lines, f"{1 if match[1] == 'left' else len(things)} {colored}"]
+    match = _BESIDE.search(question)
+    if match is None:
+        return []
+    start, name = _place_of(match[3], things)
+    if count_of := re.match(r"How many non-(\w+) ", question):
+        lines.append(f"- {name} {start + 1} {match[1]}, not {count_of[1]}")
+        side = range(start) if match[1] == "left" else range(start + 1, len(things))
+        total = 0
+        for i in side:
+            total += things[i][1] != count_of[1]
+            lines.append(f"{i + 1} {things[i][1]} {total}")
+        return lines
+    place = 1 + next(i for i, (_, color, _) in enumerate(things) if color == value)
+    return [*lines, f"- {name} {start + 1}:{place} {colored}"]
+
+
 def verify(problem: Problem) -> bool:
-    """Solve the text; the thought's last line is the answer and its sums hold."""
+    """Solve the text from its list of things, and write the lines once more."""
     value = solve(problem.problem)
     letter = LETTERS[read_options(problem.problem).index(value)]
-    lines = problem.thought.split("\n")
-    numbered = [line for line in lines if re.match(r"\d \w+ .*[a-z]$", line)]
-    return (
-        problem.answer == f"({letter})"
-        and lines[-1].endswith(f"{value} {letter}")
-        and all(line.split(" ", 1)[1] in problem.problem for line in numbered)
-        and check_steps(problem.thought)
-    )
+    lines = _walk(problem.problem, value)
+    if value not in COLORS:
+        lines.append(f"- {value} {letter}")
+    return problem.answer == f"({letter})" and problem.thought == "\n".join(lines)
