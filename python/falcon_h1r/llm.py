@@ -155,8 +155,12 @@ class LLM:
         *,
         text: bool = False,
         record: str | Path | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> Thinking:
-        """Queue prompts to think about: what `think` and `think_stream` run."""
+        """Queue prompts to think about: what `think` and `think_stream` run.
+
+        `seeds` are one a prompt, instead of the one of `sampling_params`.
+        """
         defaults = self.thinking_defaults
         encoded = [
             encode_prompt(self.tokenizer, prompt, defaults.system_prompt)
@@ -171,6 +175,7 @@ class LLM:
             tokenizer=self.tokenizer,
             text=text,
             record=record,
+            seeds=seeds,
         )
 
     def encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:

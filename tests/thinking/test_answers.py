@@ -44,7 +44,22 @@ EXTRACTED = [
     ("The answer is (b)", "B"),
     ("The answer is true", "True"),
     ("The answer is 1,234,567.0", "1234567"),
-    ("The answer is $\\$5$", "\\5"),
+    ("The answer is $\\$5$", "5"),
+    ("The answer is (C) 05/01/2021.", "C"),
+    ("**Answer: B) an old green box**", "B"),
+    ("so option D", "so option D"),
+    ("The answer is option (D).", "D"),
+    ("The answer is choice D", "D"),
+    ("The answer is (A) or (B)", "(A) or (B)"),
+    ("The answer is No, because it is late", "No"),
+    ("The answer is No, not Yes", "No, not Yes"),
+    ("The answer is ] ) >.", "] ) >"),
+    ("The answer is }]>", "} ] >"),
+    ("</think>\n} ]", "} ]"),
+    (r"\boxed{) } }}", ") } }"),
+    (r"so $\boxed{\} )}$.", "} )"),
+    (r"\boxed{} } then \boxed{7}", "7"),
+    ("The answer is kelp at&t 4th x-ray.", "kelp at&t 4th x-ray"),
 ]
 
 
@@ -90,6 +105,14 @@ EQUAL = [
     (r"\{1, 2\}", r"\{2, 1\}"),
     ("x=1, y=2", "y=2, x=1"),
     ("99999999999999999999", "99999999999999999999.0"),
+    ("(E) 12 hours", "E"),
+    ("C)", "(C)"),
+    ("])>", "] ) >"),
+    (r"\} )", "} )"),
+    ("Invalid", "invalid"),
+    ("ash, elm, oak", "ash elm oak"),
+    ("\\$18", "18"),
+    ("the red one", "The red one"),
 ]
 UNEQUAL = [
     ("33", "34"),
@@ -109,6 +132,16 @@ UNEQUAL = [
     ("red", "blue"),
     ("1/0", "0"),
     ("", "0"),
+    ("] )", ") ]"),
+    ("] ) >", "] )"),
+    (">", "1"),
+    ("valid", "invalid"),
+    ("ash elm oak", "elm ash oak"),
+    ("at&t elm oak", "elm at&t oak"),
+    ("4th elm oak", "oak 4th elm"),
+    ("ash, elm", "elm, ash"),
+    ("(A) or (B)", "A"),
+    ("A", "(A) and (B)"),
 ]
 
 

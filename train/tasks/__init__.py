@@ -53,6 +53,8 @@ FAMILIES: dict[str, Family] = {
 }
 EVALUATED = tuple(name for name in FAMILIES if name not in ("copying", "drills"))
 """Families that are measured; the other two only teach what these need."""
+_IN_VAIN = 2000
+"""Draws without a new held-out problem after which a level has no more: 5 % are held out."""
 
 __all__ = [
     "EVALUATED", "FAMILIES", "Family", "Problem", "held_out_problems", "is_held_out", "may_train",
@@ -61,15 +63,19 @@ __all__ = [
 
 
 def held_out_problems(family: str, count: int, *, level: int = 2, seed: int = 0) -> list[Problem]:
-    """The first `count` different held-out problems of a family, the same for the same seed."""
+    """The first `count` different held-out problems of a family, the same for the same seed.
+
+    Fewer where the level has no more: an easy level may have a handful, or be a drill with none.
+    """
     problems: dict[str, Problem] = {}
-    ordinal = 0
-    while len(problems) < count:
+    ordinal = newest = 0
+    while len(problems) < count and ordinal - newest < _IN_VAIN:
         rng = Random(f"held out {seed} {family} {level} {ordinal}")
         problem = FAMILIES[family].generate(rng, level)
         ordinal += 1
-        if is_held_out(problem):
-            problems.setdefault(problem.keys[0], problem)
+        if is_held_out(problem) and problem.keys[0] not in problems:
+            problems[problem.keys[0]] = problem
+            newest = ordinal
     return list(problems.values())
 
 

@@ -3,9 +3,16 @@
 import argparse
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from falcon_h1r.cli.options import add_model_options, load_llm, number_or_none
+from falcon_h1r.cli.options import (
+    DEEPCONF_OPTIONS,
+    add_deepconf_options,
+    add_model_options,
+    add_sampling_options,
+    given,
+    load_llm,
+)
 from falcon_h1r.cli.problems import BadLine, Problem, read_problems
 from falcon_h1r.errors import RequestError
 
@@ -27,27 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="warn of lines without a problem, answer the others"
     )
-    think = parser.add_argument_group("thinking (defaults suit the model)")
-    think.add_argument("--budget", type=int, help="traces a problem (64)")
-    think.add_argument("--warmup", type=int, help="first traces, which fix the threshold")
-    think.add_argument("--keep", type=float, help="share of traces to keep (0.9, or the model's)")
-    think.add_argument("--window", type=int, help="tokens of a confidence group")
-    think.add_argument("--confidence", help="top_logprobs, logprob or entropy")
-    think.add_argument("--top-logprobs", type=int, help="width of the measure top_logprobs (20)")
-    think.add_argument(
-        "--vote", help="lowest_group (default), bottom_groups, tail, mean or majority"
-    )
-    think.add_argument(
-        "--consensus", type=number_or_none, default=..., metavar="SHARE", help="0.95; none: never"
-    )
-    think.add_argument("--total-tokens", type=int, help="tokens all traces may spend together")
+    think = add_deepconf_options(parser, budget=64)
     think.add_argument(
         "--offline", action="store_true", help="run every trace in full, filter afterwards"
     )
-    sample = parser.add_argument_group("sampling")
-    sample.add_argument("--temperature", type=float)
-    sample.add_argument("--top-p", type=float)
-    sample.add_argument("--max-tokens", type=int, help="tokens a trace may have")
+    add_sampling_options(parser)
     add_model_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="one JSON object a problem")
@@ -64,8 +55,10 @@ def run(args: argparse.Namespace) -> int:
     """
     from falcon_h1r.thinking.deepconf import DeepConf, ThinkingDefaults
 
-    deepconf = DeepConf(mode="offline" if args.offline else "online", **_given(args, _DEEPCONF))
-    changes = _given(args, ("temperature", "top_p", "max_tokens", "seed"))
+    deepconf = DeepConf(
+        mode="offline" if args.offline else "online", **given(args, DEEPCONF_OPTIONS)
+    )
+    changes = given(args, ("temperature", "top_p", "max_tokens", "seed"))
     replace(ThinkingDefaults().sampling_params(), **changes)
     problems = _good_ones(read_problems(args.problem, args.file), args.skip_bad)
     llm = load_llm(args)
@@ -73,22 +66,6 @@ def run(args: argparse.Namespace) -> int:
     prompts = _encode(llm, problems, args.skip_bad)
     thinking = llm.thinking([ids for _, ids in prompts], deepconf, params, record=args.record)
     return _show(args, thinking, [problem.text for problem, _ in prompts])
-
-
-_DEEPCONF = (
-    "budget", "warmup", "keep", "window", "confidence", "top_logprobs", "vote", "consensus",
-    "total_tokens",
-)  # fmt: skip
-
-
-def _given(args: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the options that were given; `...` marks one whose value may be None."""
-    values = {name: getattr(args, name) for name in names}
-    return {
-        name: value
-        for name, value in values.items()
-        if value is not ... and (value is not None or name == "consensus")
-    }
 
 
 def _good_ones(items: list[Problem | BadLine], skip_bad: bool) -> list[Problem]:

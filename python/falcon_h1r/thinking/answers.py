@@ -28,8 +28,18 @@ _FRACTION = re.compile(
     r"([+-]?)\\[dt]?frac\{([+-]?\d+)\}\{([+-]?\d+)\}|([+-]?\d+)/([+-]?\d+)", re.ASCII
 )
 _WORDS = {"yes": "Yes", "no": "No", "true": "True", "false": "False"}
+_NO_SPACES = {ord(c): None for c in "\\ \t\n"}
 _TEXT_MACRO = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|mbox)\{([^{}]*)\}")
 _SPACING = re.compile(r"\\[,;:!]|\\(?:left|right)(?![a-zA-Z])|\\q?quad(?![a-zA-Z])")
+_ONLY_BRACKETS = re.compile(r"[\\\[\](){}<>\s]+")
+_BOXED_BRACKETS = re.compile(r"\\boxed\{([\[\](){}<> ]+)\}[ $.]*$", re.MULTILINE)
+_CHOICE = re.compile(
+    r"\(([A-Za-z])\)|(?:[Oo]ption|[Cc]hoice) ([A-Z])"
+    r"|(?:[Oo]ption |[Cc]hoice )?(?:\(([A-Z])\)|([A-Z])\))(?:[:,.]? ([\w\"'].*))?"
+)
+_VERDICT = re.compile(r"(yes|no|true|false), ([a-z].*)", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9'&.-]*")
+_FUNCTIONS = {"sin", "cos", "tan", "cot", "log", "exp", "sqrt", "max", "min", "mod"}
 _HARMLESS = "7"
 _ASSIGNED = re.compile(r"[a-zA-Z]\s*=\s*(.+)")
 
@@ -59,19 +69,25 @@ def extract(text: str, *, final_line: bool = True) -> str | None:
 def canonical(answer: str) -> str:
     r"""Return an answer without its wrapping: `$`, `\text{}`, spacing, emphasis, a final period.
 
-    Whole numbers come back as digits ("1,000.0" as "1000"), yes, no, true, false capitalised, and
-    a choice "(b)" as "B". Equal answers need not become equal strings: that is `equal`'s task.
+    Whole numbers come back as digits ("1,000.0" as "1000"), yes, no, true, false capitalised (also
+    "no, because ..."), a choice "(b)", "(B) 5 km" or "option B" as "B", and brackets with a space
+    between. Equal answers need not become equal strings: that is `equal`'s task.
     """
-    text = answer.strip().strip("*`").strip()
+    text = answer.strip().strip("*`").strip().replace("\\$", "")
     text = re.sub(r"^\\[(\[]|\\[)\]]$", "", text).replace("$", "").replace("\u2212", "-")
     text = _SPACING.sub("", _TEXT_MACRO.sub(r"\1", text))
     text = re.sub(r"\s+", " ", text).strip().rstrip(".;,").strip()
     if text.startswith("\\boxed{") and text.endswith("}"):
         text = text[7:-1].strip()
-    if (choice := re.fullmatch(r"\(([A-Za-z])\)", text)) is not None:
-        return choice[1].upper()
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
+    if text and _ONLY_BRACKETS.fullmatch(text):
+        return " ".join(text.translate(_NO_SPACES))
+    if (letter := _choice(text)) is not None:
+        return letter
+    word = text.lower()
+    if (verdict := _VERDICT.fullmatch(text)) and not _names_a_verdict(verdict[2]):
+        word = verdict[1].lower()
+    if word in _WORDS:
+        return _WORDS[word]
     value = _number(text)
     if value is not None and value.denominator == 1 and "/" not in text and "%" not in text:
         return str(value)
@@ -96,8 +112,11 @@ def _verdict(a: str, b: str) -> bool | None:
         return values[0] == values[1]
     if not (_is_judged(a) and _is_judged(b)):
         return False
-    if (_is_letter(a) and _is_letter(b)) or _is_prose(a) or _is_prose(b):
+    if (_is_letter(a) and _is_letter(b)) or _ONLY_BRACKETS.fullmatch(a + b):
         return False
+    words = _words(a), _words(b)
+    if words != (None, None):
+        return words[0] == words[1]
     return judged_equal(*sorted((_latex(a), _latex(b))))
 
 
@@ -138,6 +157,9 @@ class AnswerClasses:
 
 def _boxed(text: str) -> str | None:
     r"""Return the inside of the last `\boxed{...}` whose braces close; one pass over the text."""
+    tail = text[max(0, text.rfind("\\boxed{")) :]  # an answer of brackets cannot be balanced
+    if (brackets := _BOXED_BRACKETS.match(tail)) is not None:
+        return brackets[1]
     opened: list[int] = []  # where the inside of each open brace begins; -1: a plain brace
     last = None
     for match in _BRACES.finditer(text):
@@ -191,9 +213,31 @@ def _is_letter(text: str) -> bool:
     return len(text) == 1 and text.isalpha()
 
 
-def _is_prose(text: str) -> bool:
-    """Return whether the text is words: those are equal as strings or not at all."""
-    return re.fullmatch(r"[A-Za-z' ]*[A-Za-z]{3}[A-Za-z' ]*|No", text) is not None
+def _choice(text: str) -> str | None:
+    """Return the letter of a choice, alone or before its text; None when two are named."""
+    found = _CHOICE.fullmatch(text)
+    if found is None or re.search(r"\([A-Z]\)", found[5] or ""):
+        return None
+    return (found[1] or found[2] or found[3] or found[4]).upper()
+
+
+def _names_a_verdict(text: str) -> bool:
+    return any(word in _WORDS for word in re.findall(r"[a-z]+", text.lower()))
+
+
+def _words(text: str) -> list[str] | None:
+    """Return the words of a text that is no formula, in lower case, without commas; else None.
+
+    Words are equal in their order or not at all: to math-verify they are products of letters.
+    """
+    words = text.lower().replace(",", " ").split()
+    if words == ["no"]:
+        return words
+    if not all(map(_WORD.fullmatch, words)) or not re.search(r"[a-z]{3}", text.lower()):
+        return None
+    if _number(words[0]) is not None or not _FUNCTIONS.isdisjoint(words):
+        return None
+    return None if len(words) == 1 and re.search(r"[\d.]", text) else words
 
 
 def _is_judged(text: str) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -111,7 +111,8 @@ class _Request:
 class Thinking:
     """Prompts thinking in one engine. Iterate `events()`; `results` holds what is done.
 
-    `prompts` are token ids. All of them are checked before the first is queued (RequestError).
+    `prompts` are token ids; `seeds`, if given, are one a prompt, instead of `sampling_params.seed`.
+    All of them are checked before the first is queued (RequestError).
     Closing the iterator, or an exception in it, cancels what is unfinished and leaves partial
     results, so Ctrl-C loses nothing.
     """
@@ -127,10 +128,14 @@ class Thinking:
         tokenizer: Decoder | None = None,
         text: bool = False,
         record: str | Path | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> None:
+        if seeds is not None and len(seeds) != len(prompts):
+            raise RequestError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one a prompt")
         defaults = defaults or ThinkingDefaults()
         self.deepconf = (deepconf or DeepConf()).resolved(defaults)
         self.sampling_params = defaults.sampling_params(sampling_params)
+        self._seeds = seeds
         self.results: list[ThinkingResult | None] = [None] * len(prompts)
         self._engine = engine
         self._tokenizer = tokenizer
@@ -153,7 +158,7 @@ class Thinking:
         config = self.deepconf
         request_id = self._engine.add_request(
             prompt,
-            self.sampling_params,
+            self._params_of(index),
             num_traces=config.budget,
             deepconf=config.policy(),
             confidence=config.confidence or "top_logprobs",
@@ -161,6 +166,11 @@ class Thinking:
             stream=text,
         )
         self._requests[request_id] = _Request(index, request_id, config.budget)
+
+    def _params_of(self, index: int) -> SamplingParams:
+        if self._seeds is None:
+            return self.sampling_params
+        return replace(self.sampling_params, seed=self._seeds[index])
 
     def events(self) -> Generator[ThinkingEvent, None, None]:
         """Run to the end, event by event."""
@@ -285,7 +295,8 @@ class Thinking:
         self.results[request.prompt_index] = result
         if self._recorder is not None:
             prompt = list(self._prompts[request.prompt_index])
-            self._recorder.write(request.prompt_index, prompt, config, self.sampling_params, result)
+            params = self._params_of(request.prompt_index)
+            self._recorder.write(request.prompt_index, prompt, config, params, result)
         return result
 
 

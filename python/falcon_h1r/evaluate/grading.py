@@ -1,0 +1,32 @@
+"""Tells whether an answer is the item's: equality of answers, and what the format allows beside it.
+
+Imports no torch.
+"""
+
+import re
+
+from falcon_h1r.evaluate.items import Item
+from falcon_h1r.thinking.answers import canonical, equal
+
+_NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?")
+_WITH_UNIT = re.compile(r"([+-]?\d[\d,]*(?:\.\d+)?)\s*(?:\\?%|[A-Za-z]{3,}[A-Za-z .]*)")
+
+
+def is_right(answer: str | None, item: Item) -> bool:
+    """Return whether an answer is right: equal to the item's (`thinking.answers.equal`).
+
+    Also right: the whole text of the right lettered choice in place of its letter, and, where the
+    item asks for a plain number, that number with a unit or a percent sign behind it.
+    """
+    if answer is None:
+        return False
+    if equal(answer, item.answer):
+        return True
+    gold = canonical(item.answer)
+    index = ord(gold) - ord("A") if len(gold) == 1 else -1
+    if 0 <= index < len(item.choices):
+        texts = [canonical(choice).lower() for choice in item.choices]
+        return canonical(answer).lower() == texts[index] and texts.count(texts[index]) == 1
+    if _NUMBER.fullmatch(gold) and (found := _WITH_UNIT.fullmatch(canonical(answer))) is not None:
+        return equal(found[1], gold)
+    return False
