@@ -376,3 +376,23 @@ def test_answers_are_taken_once_and_at_the_end() -> None:
     scheduler.set_answer(0, 0, None)
     with pytest.raises(RequestError, match="is answered already"):
         scheduler.set_answer(0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("side_by_side", "bill"), [(16, 400 + sum(-(-320 // k) for k in range(1, 16))), (1, 400 + 15)]
+)
+def test_what_total_tokens_may_cost(side_by_side: int, bill: int) -> None:
+    """Trace k is cut when the k before it have spent the total; trace 0 always runs to its end."""
+    scheduler = Scheduler(
+        **(SIZES | {"max_num_seqs": side_by_side, "enable_prefix_caching": False})
+    )
+    policy = DeepConfPolicy(
+        mode="online", warmup=16, keep=0.9, window=8, vote="majority", total_tokens=320
+    )
+    scheduler.add_request(1, prompt(40), num_traces=16, max_tokens=400, deepconf=policy)
+    while (plan := scheduler.schedule()) is not None:
+        commit(scheduler, plan)
+    lens = [len(scheduler.trace_output(1, trace)[0]) for trace in range(16)]
+    assert lens[0] == 400 and scheduler.tally(1).last_voter == 0
+    assert sum(lens) == bill
+    assert sum(lens) < 320 + side_by_side * 400 + 16

@@ -54,7 +54,8 @@ class DeepConf:
     consensus: float | None = 0.95
     """Share of the vote at which the rest is stopped. None: never."""
     total_tokens: int | None = None
-    """Tokens all traces of a prompt may spend, in trace order. None: no limit."""
+    """Tokens all traces of a prompt may spend, in trace order; what runs side by side may spend
+    more until it is certain which traces count (bound: docs/deepconf.md). None: no limit."""
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, get_args(Mode))

@@ -133,7 +133,8 @@ pub struct DeepConfPolicy {
     pub consensus: Option<f64>,
     /// Weigh by the exponential of the measure (for measures that may be negative).
     pub exp_weights: bool,
-    /// Tokens to spend, in trace order; `None`: no limit.
+    /// Tokens to spend, in trace order; `None`: no limit. Traces side by side spend more until it
+    /// is certain who counts: less than this + min(traces, `max_num_seqs`) x `max_tokens` + traces.
     pub total_tokens: Option<u64>,
 }
 
