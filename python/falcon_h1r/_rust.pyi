@@ -521,6 +521,20 @@ def copy_rows(
     row_bytes: int,
     num_pairs: int,
 ) -> None: ...
+def layers_workspace_bytes(sizes: tuple[int, ...], num_tokens: int, is_bf16: bool) -> int: ...
+def falcon_layers(
+    x: int,
+    layers: Sequence[tuple[Sequence[int], Sequence[int]]],
+    caches: Sequence[Sequence[int]],
+    sizes: tuple[int, ...],
+    settings: tuple[float, float, tuple[float, float], bool],
+    batch: Sequence[int],
+    batch_sizes: Sequence[int],
+    cache_sizes: Sequence[int],
+    workspace: tuple[int, int],
+    is_bf16: bool,
+) -> None: ...
+def decay_rate(a_log: int, out: int, heads: int, is_bf16: bool) -> None: ...
 def sample_with_confidence(
     logits: int,
     adjusted: int,

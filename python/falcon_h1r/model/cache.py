@@ -81,6 +81,12 @@ class HybridCache:
             )
             for _ in range(config.num_hidden_layers)
         ]
+        self.addresses = [
+            (c.k_cache.data_ptr(), c.v_cache.data_ptr(), c.conv_state.data_ptr(),
+             c.ssm_state.data_ptr())
+            for c in self.layers
+        ]  # fmt: skip
+        """Of each layer's tensors, which never move."""
 
     def copy_blocks(self, copies: Tensor) -> None:
         """Copy KV blocks (src, dst) [n, 2] in every layer, all reads before all writes."""

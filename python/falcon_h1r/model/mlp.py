@@ -43,6 +43,11 @@ class Linear(nn.Linear):
             bias = (bias * after).to(bias.dtype)
         return ops.linear(x, self.weight, bias, scale)
 
+    def scale(self) -> Tensor:
+        """Return the factor of the product, float32 [1] or [out]."""
+        factor = torch.as_tensor(self.after, dtype=torch.float64) * self.before
+        return factor.to(torch.float32).reshape(-1)
+
     def _epilogue(self, device: torch.device, dtype: torch.dtype) -> tuple[_Scale, _Scale]:
         """Return (scale, after), None where they are 1; never rounded to 16 bits by a cast."""
         if isinstance(self.after, Tensor):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from falcon_h1r import ops
-from falcon_h1r.model import weights
+from falcon_h1r.model import fused, weights
 from falcon_h1r.model.block import FalconH1Block
 from falcon_h1r.model.cache import HybridCache, PackedBatch
 from falcon_h1r.model.config import FalconH1Config
@@ -34,8 +34,9 @@ class FalconH1Model(nn.Module):
         x = self.embed_tokens(input_ids)
         if self.embedding_multiplier != 1.0:
             x = x * self.embedding_multiplier
-        for i, layer in enumerate(self.layers):
-            x = layer(x, batch, None if cache is None else cache.layers[i])
+        if cache is None or not fused.run(self, x, batch, cache):
+            for i, layer in enumerate(self.layers):
+                x = layer(x, batch, None if cache is None else cache.layers[i])
         out: Tensor = self.final_layernorm(x)
         return out
 

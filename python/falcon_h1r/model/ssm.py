@@ -88,7 +88,7 @@ class FalconH1Mixer(nn.Module):
         z, xBC, dt = torch.split(self.in_proj(u), widths, dim=-1)
         weight = self.conv1d.weight[:, 0]  # [C, W]
         dt = ops.softplus_dt(dt, self.dt_bias, self.time_step_limit)  # [T, H]
-        A = -torch.exp(self.A_log.to(dt.dtype))
+        A = ops.decay_rate(self.A_log)  # [H]
         if cache is None:
             xBC, _ = ops.causal_conv1d(xBC, weight, self.conv1d.bias, batch.cu_seqlens)
             x, B, C = self._split(xBC)

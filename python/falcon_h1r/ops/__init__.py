@@ -31,6 +31,7 @@ __all__ = [
     "causal_conv1d",
     "causal_conv1d_slots",
     "causal_conv1d_step",
+    "decay_rate",
     "gated_rms_norm",
     "linear",
     "linear_cross_entropy",
@@ -107,6 +108,13 @@ def softplus_dt(
     if _is_cpu(backend, dt, dt_bias):
         return cpu.softplus_dt(dt, dt_bias, limit)
     return reference.softplus_dt(dt, dt_bias, limit)
+
+
+def decay_rate(A_log: Tensor, backend: Backend = None) -> Tensor:
+    """Return A = -exp(A_log) [H] in float32 (float64 for float64)."""
+    if _is_cpu(backend, A_log):
+        return cpu.decay_rate(A_log)
+    return reference.decay_rate(A_log)
 
 
 def rope(

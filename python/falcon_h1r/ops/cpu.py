@@ -19,7 +19,7 @@ from falcon_h1r.ops.sampling import ConfidenceMeasure, SampleOutput
 
 _rust.set_num_threads(torch.get_num_threads())
 
-_SUPPORTED = (torch.float32, torch.bfloat16)
+SUPPORTED = (torch.float32, torch.bfloat16)
 _MEASURES: dict[ConfidenceMeasure, int] = {"top_logprobs": 0, "logprob": 1, "entropy": 2}
 
 
@@ -32,7 +32,7 @@ def is_supported(*tensors: Tensor | None) -> bool:
             continue
         if dtype is None:
             dtype = t.dtype
-            if dtype not in _SUPPORTED:
+            if dtype not in SUPPORTED:
                 return False
         if t.dtype is not dtype or not t.is_cpu or (grad and t.requires_grad):
             return False
@@ -169,8 +169,16 @@ def softplus_dt(dt: Tensor, dt_bias: Tensor, limit: tuple[float, float]) -> Tens
     return y
 
 
+def decay_rate(A_log: Tensor) -> Tensor:
+    """Return -exp(A_log) [H] in float32."""
+    A_log = A_log.contiguous()
+    y = torch.empty(A_log.shape[0])
+    _rust.decay_rate(A_log.data_ptr(), y.data_ptr(), A_log.shape[0], _is_bf16(A_log))
+    return y
+
+
 @lru_cache(maxsize=16)
-def _frequencies(theta: float, head_dim: int) -> Tensor:
+def frequencies(theta: float, head_dim: int) -> Tensor:
     """Return radians a position [P/2], as the reference computes them in float32."""
     with torch.inference_mode(False):
         exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
@@ -186,14 +194,14 @@ def rope(q: Tensor, k: Tensor, positions: Tensor, theta: float) -> tuple[Tensor,
         _refuse("k", k, "q's tokens and width")
     if q.shape[2] % 2 != 0:
         _refuse("q", q, "an even head width")
-    frequencies = _frequencies(theta, q.shape[2])
+    inverse = frequencies(theta, q.shape[2])
 
     def rotate(x: Tensor) -> Tensor:
         tokens, heads, head_dim = x.shape
         y = torch.empty(tokens, heads, head_dim, dtype=x.dtype)
         x = _rows(x)
         _rust.rope(
-            x.data_ptr(), positions.data_ptr(), frequencies.data_ptr(), y.data_ptr(),
+            x.data_ptr(), positions.data_ptr(), inverse.data_ptr(), y.data_ptr(),
             tokens, heads * head_dim, head_dim, x.stride(0), _is_bf16(x),
         )  # fmt: skip
         return y

@@ -72,6 +72,11 @@ def softplus_dt(dt: Tensor, dt_bias: Tensor, limit: tuple[float, float]) -> Tens
     return F.softplus(dt.to(dtype) + dt_bias.to(dtype)).clamp(limit[0], limit[1])
 
 
+def decay_rate(A_log: Tensor) -> Tensor:
+    """Return A = -exp(A_log) [H] in float32 (float64 for float64)."""
+    return -torch.exp(A_log.to(compute_dtype(A_log)))
+
+
 def rope(q: Tensor, k: Tensor, positions: Tensor, theta: float) -> tuple[Tensor, Tensor]:
     """Rotate q [T, H, P] and k [T, K, P] by their positions [T] (half-split, as Llama does)."""
     dtype = compute_dtype(q)

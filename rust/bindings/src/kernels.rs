@@ -4,6 +4,7 @@
 //! each in an array object would cost more than a small kernel. `falcon_h1r.ops.cpu` is the only
 //! caller; it has checked device, dtype, contiguity and every index before it calls.
 
+mod layers;
 mod memory;
 mod rowwise;
 mod sample;
@@ -106,5 +107,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(linear, module)?)?;
     rowwise::register(module)?;
     sequences::register(module)?;
+    layers::register(module)?;
     sample::register(module)
 }

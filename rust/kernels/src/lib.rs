@@ -14,6 +14,7 @@ mod bf16;
 mod conv;
 mod copy;
 mod error;
+mod layer;
 mod linear;
 pub mod noise;
 mod pool;
@@ -41,11 +42,14 @@ pub use bf16::Bf16;
 pub use conv::{ConvInputs, causal_conv1d_slots};
 pub use copy::{copy_rows, write_rows};
 pub use error::KernelError;
-pub use linear::{Epilogue, LinearElement, bf16_path, linear};
+pub use layer::{
+    LayerBatch, LayerSettings, LayerSizes, LayerState, LayerWeights, Projection, layer,
+};
+pub use linear::{Epilogue, LinearElement, Product, bf16_path, linear, linear_many};
 pub use pool::{num_threads, set_num_threads};
 pub use rope::rope;
 pub use rows::{Rows, RowsMut};
-pub use rowwise::{GatedNorm, gated_rms_norm, rms_norm, softplus_dt, swiglu};
+pub use rowwise::{GatedNorm, add_rows, decay_rate, gated_rms_norm, rms_norm, softplus_dt, swiglu};
 pub use sample::{Confidence, SampleInputs, SampleOutputs, sample_with_confidence};
 pub use scan::{ScanInputs, ssd_scan_slots};
 pub use simd::{Element, Level};

@@ -152,6 +152,16 @@ impl<'a, T> RowsMut<'a, T> {
         self.stride
     }
 
+    /// The same rows, to read from.
+    pub fn rows(&self) -> Rows<'_, T> {
+        Rows {
+            data: self.data,
+            len: self.len,
+            width: self.width,
+            stride: self.stride,
+        }
+    }
+
     /// Address of the first element.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.data.as_mut_ptr()

@@ -5,7 +5,7 @@
 use crate::error::{KernelError, check_size, check_value};
 use crate::pool::{self, SharedMut};
 use crate::rows::{Rows, RowsMut};
-use crate::simd::{Element, Kernel, Level, Simd, dispatch, silu, softplus};
+use crate::simd::{Element, Kernel, Level, Simd, dispatch, exp, silu, softplus};
 
 /// Elements a task takes at least: below, waking a thread costs more than the work.
 const TASK_ELEMENTS: usize = 1 << 14;
@@ -325,6 +325,97 @@ pub fn softplus_dt<T: Element>(
             }
         }
     });
+    Ok(())
+}
+
+struct AddRow<'a, T> {
+    x: *mut T,
+    parts: &'a [*const T],
+    width: usize,
+}
+
+impl<T: Element> Kernel for AddRow<'_, T> {
+    type Out = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: rows of `width` elements.
+        unsafe {
+            vectors::<S>(self.width, |at, n| {
+                let mut sum = T::load_n::<S>(self.parts[0].add(at), n);
+                for part in &self.parts[1..] {
+                    sum = S::add(sum, T::load_n::<S>(part.add(at), n));
+                }
+                // What `a + b` of two tensors gives is rounded before it is added to x.
+                let mut rounded = [T::from_f32(0.0); 16];
+                T::store_n::<S>(rounded.as_mut_ptr(), sum, n);
+                let sum = T::load_n::<S>(rounded.as_ptr(), n);
+                let x = self.x.add(at);
+                T::store_n::<S>(x, S::add(T::load_n::<S>(x, n), sum), n);
+            });
+        }
+    }
+}
+
+/// x += the sum of `parts` (of one or two, rounded to T first), row by row.
+///
+/// # Errors
+/// [`KernelError`] when shapes differ.
+pub fn add_rows<T: Element, const N: usize>(
+    x: &mut RowsMut<'_, T>,
+    parts: [Rows<'_, T>; N],
+) -> Result<(), KernelError> {
+    for part in &parts {
+        same_shape("part", part, x)?;
+    }
+    let (rows, width) = (x.len(), x.width());
+    let (out, stride) = (SharedMut(x.as_mut_ptr()), x.stride());
+    by_rows(rows, width, |begin, end| {
+        for i in begin..end {
+            // SAFETY: row i of all; each row belongs to one task.
+            unsafe {
+                let row = AddRow {
+                    x: out.at(i * stride),
+                    parts: &parts.each_ref().map(|part| part.ptr(i)),
+                    width,
+                };
+                dispatch(Level::detect(), row);
+            }
+        }
+    });
+    Ok(())
+}
+
+struct DecayRate<'a, T> {
+    a_log: &'a [T],
+    out: &'a mut [f32],
+}
+
+impl<T: Element> Kernel for DecayRate<'_, T> {
+    type Out = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: slices of one length.
+        unsafe {
+            vectors::<S>(self.out.len(), |at, n| {
+                let rate = exp::<S>(T::load_n::<S>(self.a_log.as_ptr().add(at), n));
+                S::store_n(
+                    self.out.as_mut_ptr().add(at),
+                    S::sub(S::splat(0.0), rate),
+                    n,
+                );
+            });
+        }
+    }
+}
+
+/// out = -exp(`a_log`) in f32.
+///
+/// # Errors
+/// [`KernelError`] when `a_log` is shorter than `out`.
+pub fn decay_rate<T: Element>(a_log: &[T], out: &mut [f32]) -> Result<(), KernelError> {
+    check_size("A_log", a_log.len(), out.len())?;
+    // SAFETY: the level was detected, the lengths checked.
+    unsafe { dispatch(Level::detect(), DecayRate { a_log, out }) };
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use super::{by_dtype, run};
 ///
 /// # Safety
 /// As [`view`]: int32 [`num_seqs` + 1], int64 [`num_seqs`], bool [`num_seqs`].
-unsafe fn sequences<'a>(
+pub(super) unsafe fn sequences<'a>(
     cu_seqlens: usize,
     state_slots: usize,
     has_initial_state: usize,

@@ -34,31 +34,76 @@ thread_local! {
     static SCRATCH: RefCell<Vec<Packed>> = const { RefCell::new(Vec::new()) };
 }
 
+/// A job's block of rows of x.
+struct Block<'a, O> {
+    job: &'a Job<Bf16, O>,
+    row: usize,
+    rows: usize,
+    /// Index of its first packed tile.
+    packed: usize,
+}
+
 /// # Safety
-/// [`available`] and a checked `job`.
-pub(super) unsafe fn linear<O: Element>(job: &Job<Bf16, O>) {
+/// [`available`] and checked `jobs`.
+pub(super) unsafe fn linear<O: Element>(jobs: &[Job<Bf16, O>]) {
+    let most = jobs.iter().map(|job| job.m).max().unwrap_or(0);
     SCRATCH.with_borrow_mut(|scratch| {
-        let steps = job.k.div_ceil(32);
-        for row in (0..job.m).step_by(BLOCK_M) {
-            let rows = BLOCK_M.min(job.m - row);
-            let num_tiles = rows.div_ceil(16);
-            if scratch.len() < num_tiles * steps {
-                scratch.resize(num_tiles * steps, Packed([0; 256]));
+        for row in (0..most).step_by(BLOCK_M) {
+            // SAFETY: the caller vouches for AMX and the jobs.
+            unsafe {
+                let blocks = pack(jobs, row, scratch);
+                product(&blocks, scratch);
             }
-            let packed = SharedMut(scratch.as_mut_ptr());
-            let pack = |tile: usize| {
-                // SAFETY: tile < num_tiles; each task writes its own `steps` tiles.
-                unsafe { pack_tile(job, row + tile * 16, packed.at(tile * steps)) }
-            };
-            if num_tiles > 8 {
-                pool::parallel_for(num_tiles, pack);
-            } else {
-                (0..num_tiles).for_each(pack);
-            }
-            // SAFETY: the tiles were just written; the caller vouches for the rest.
-            unsafe { product(job, row, rows, scratch) }
         }
     });
+}
+
+/// Pack the block at `row` of every job that has one; jobs of one x share it.
+unsafe fn pack<'a, O: Element>(
+    jobs: &'a [Job<Bf16, O>],
+    row: usize,
+    scratch: &mut Vec<Packed>,
+) -> Vec<Block<'a, O>> {
+    let mut blocks: Vec<Block<'a, O>> = Vec::with_capacity(jobs.len());
+    let mut used = 0;
+    for job in jobs.iter().filter(|job| job.m > row) {
+        let rows = BLOCK_M.min(job.m - row);
+        let same = |b: &&Block<'_, O>| {
+            (b.job.x, b.job.x_stride, b.job.m, b.job.k) == (job.x, job.x_stride, job.m, job.k)
+        };
+        if let Some(packed) = blocks.iter().find(same).map(|block| block.packed) {
+            blocks.push(Block {
+                job,
+                row,
+                rows,
+                packed,
+            });
+            continue;
+        }
+        let (steps, num_tiles) = (job.k.div_ceil(32), rows.div_ceil(16));
+        let end = used + num_tiles * steps;
+        if scratch.len() < end {
+            scratch.resize(end, Packed([0; 256]));
+        }
+        let out = SharedMut(scratch.as_mut_ptr());
+        let pack = |tile: usize| {
+            // SAFETY: tile < num_tiles; each task writes its own `steps` tiles.
+            unsafe { pack_tile(job, row + tile * 16, out.at(used + tile * steps)) }
+        };
+        if num_tiles > 8 {
+            pool::parallel_for(num_tiles, pack);
+        } else {
+            (0..num_tiles).for_each(pack);
+        }
+        blocks.push(Block {
+            job,
+            row,
+            rows,
+            packed: used,
+        });
+        used = end;
+    }
+    blocks
 }
 
 /// Pack rows `row..row + 16` of x (those that exist, else 0), all of K (0 beyond).
@@ -85,29 +130,58 @@ unsafe fn pack_tile<O>(job: &Job<Bf16, O>, row: usize, out: *mut Packed) {
     }
 }
 
-unsafe fn product<O: Element>(job: &Job<Bf16, O>, row: usize, rows: usize, packed: &[Packed]) {
-    let num_panels = job.n.div_ceil(PANEL);
-    let row_bytes = job.k * 2;
-    let by_cache = (GROUP_BYTES / (PANEL * row_bytes).max(1)).max(1);
+/// Panels `begin..end` of one block.
+struct Task {
+    block: usize,
+    begin: usize,
+    end: usize,
+}
+
+unsafe fn product<O: Element>(blocks: &[Block<'_, O>], packed: &[Packed]) {
+    let num_panels: usize = blocks.iter().map(|b| b.job.n.div_ceil(PANEL)).sum();
     let by_threads = num_panels.div_ceil(pool::num_threads() * 8).max(1);
-    let group = by_cache.min(by_threads);
-    pool::parallel_for(num_panels.div_ceil(group), |i| {
-        let panels = i * group..((i + 1) * group).min(num_panels);
+    let mut tasks = Vec::with_capacity(blocks.len() + pool::num_threads() * 8);
+    for (block, Block { job, .. }) in blocks.iter().enumerate() {
+        let by_cache = (GROUP_BYTES / (PANEL * job.k * 2).max(1)).max(1);
+        let (all, step) = (job.n.div_ceil(PANEL), by_cache.min(by_threads));
+        tasks.extend((0..all).step_by(step).map(|begin| Task {
+            block,
+            begin,
+            end: all.min(begin + step),
+        }));
+    }
+    let start = |task: &Task| {
+        let job = blocks[task.block].job;
+        job.w.wrapping_add(task.begin * PANEL * job.k)
+    };
+    pool::parallel_for(tasks.len(), |i| {
+        let Task { block, begin, end } = tasks[i];
+        let Block {
+            job,
+            row,
+            rows,
+            packed: at,
+        } = blocks[block];
+        let packed = &packed[at..];
         // SAFETY: AMX is available; each task owns the columns of its panels.
         unsafe {
             tiles::configure();
             if rows <= STREAM_M {
-                for panel in panels {
-                    let panel = Panel::new(job, panel);
+                // What this thread most likely takes next.
+                let next = tasks.get(i + pool::num_threads()).map(start);
+                for index in begin..end {
+                    let panel = Panel::new(job, index);
+                    let ahead = if index + 1 < end { None } else { next };
+                    let ahead = ahead.unwrap_or_else(|| panel.w.wrapping_add(PANEL * panel.stride));
                     for tile in (0..rows.div_ceil(16)).step_by(2) {
-                        panel.tile(row, rows, tile, packed, tile == 0);
+                        panel.tile(row, rows, tile, packed, (tile == 0).then_some(ahead.cast()));
                     }
                 }
             } else {
-                let panels: Vec<_> = panels.map(|panel| Panel::new(job, panel)).collect();
+                let panels: Vec<_> = (begin..end).map(|index| Panel::new(job, index)).collect();
                 for tile in (0..rows.div_ceil(16)).step_by(2) {
                     for panel in &panels {
-                        panel.tile(row, rows, tile, packed, false);
+                        panel.tile(row, rows, tile, packed, None);
                     }
                 }
             }
@@ -183,8 +257,17 @@ impl<'a, O: Element> Panel<'a, O> {
     }
 
     /// Multiply by x tiles `tile` and `tile + 1` of the block at `row`, and store.
+    ///
+    /// `ahead`: where the next panel lies, to be fetched meanwhile.
     #[inline(always)]
-    unsafe fn tile(&self, row: usize, rows: usize, tile: usize, packed: &[Packed], stream: bool) {
+    unsafe fn tile(
+        &self,
+        row: usize,
+        rows: usize,
+        tile: usize,
+        packed: &[Packed],
+        ahead: Option<*const u8>,
+    ) {
         let all_steps = self.job.k.div_ceil(32);
         let steps = self.job.k / 32;
         let pair = rows > (tile + 1) * 16;
@@ -196,8 +279,7 @@ impl<'a, O: Element> Panel<'a, O> {
             tiles::zero();
             if steps > 0 {
                 let a = [self.w.cast::<u8>(), self.w.add(16 * self.stride).cast()];
-                let ahead = a[0].wrapping_add(PANEL * self.stride * 2);
-                add(a, self.stride * 2, b, steps, pair, stream.then_some(ahead));
+                add(a, self.stride * 2, b, steps, pair, ahead);
             }
             if !self.tail.is_empty() {
                 let a = [

@@ -4,7 +4,8 @@
 //! invariance: an output's bits depend on its row of x, its row of w and the CPU, never on M, on
 //! blocking or on threads. So each (CPU, element type) has one path for every M: f32 and plain
 //! bf16 accumulate in vector lanes along K (`block`, `dot`); CPUs with matrix tiles use those
-//! for bf16 (`amx`).
+//! for bf16 (`amx`). Products that can run side by side share one parallel region
+//! ([`linear_many`]): between regions a core waits, and nobody fetches weights.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -174,53 +175,65 @@ fn check<'a, T: Element, O: Element>(
     })
 }
 
-fn by_panels(n: usize, task: impl Fn(usize, usize) + Sync) {
-    let panel = block::panel(n, pool::num_threads());
-    pool::parallel_for(n.div_ceil(panel), |i| {
-        task(i * panel, ((i + 1) * panel).min(n));
+/// Call `task(job, first column, one past the last)` for panels of all jobs, in one region.
+fn by_panels<T: Element, O: Element>(
+    jobs: &[Job<T, O>],
+    task: impl Fn(&Job<T, O>, usize, usize) + Sync,
+) {
+    let columns = jobs.iter().map(|job| job.n).sum();
+    let panel = block::panel(columns, pool::num_threads());
+    let num_panels = jobs.iter().map(|job| job.n.div_ceil(panel)).sum();
+    pool::parallel_for(num_panels, |mut i| {
+        for job in jobs {
+            let panels = job.n.div_ceil(panel);
+            if i < panels {
+                return task(job, i * panel, ((i + 1) * panel).min(job.n));
+            }
+            i -= panels;
+        }
     });
 }
 
-fn lanes<T: Element, O: Element>(level: Level, job: &Job<T, O>) {
-    by_panels(job.n, |begin, end| {
+fn lanes<T: Element, O: Element>(level: Level, jobs: &[Job<T, O>]) {
+    by_panels(jobs, |job, begin, end| {
         // SAFETY: the level was detected, the job checked; each task has its own columns.
         unsafe { dispatch(level, LanesTask(job, begin, end)) }
     });
 }
 
-fn bf16_on<O: Element>(path: Path, job: &Job<Bf16, O>) {
+fn bf16_on<O: Element>(path: Path, jobs: &[Job<Bf16, O>]) {
     match path {
-        Path::Lanes(level) => lanes(level, job),
+        Path::Lanes(level) => lanes(level, jobs),
         #[cfg(target_arch = "x86_64")]
-        Path::Pairs => by_panels(job.n, |begin, end| {
+        Path::Pairs => by_panels(jobs, |job, begin, end| {
             // SAFETY: `Path::detect` saw avx512bf16; each task has its own columns.
             unsafe { run_pairs(job, begin, end) }
         }),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Path::detect` saw AMX and the permission to use it.
-        Path::Tiles => unsafe { amx::linear(job) },
+        Path::Tiles => unsafe { amx::linear(jobs) },
     }
 }
 
 /// Element types of products; each has one path a CPU.
 pub trait LinearElement: Element {
-    /// Run a checked job on this CPU's path.
+    /// Run checked jobs on this CPU's path.
     #[doc(hidden)]
     #[allow(private_interfaces)]
-    fn run<O: Element>(job: &Job<Self, O>);
+    fn run<O: Element>(jobs: &[Job<Self, O>]);
 }
 
 impl LinearElement for f32 {
     #[allow(private_interfaces)]
-    fn run<O: Element>(job: &Job<f32, O>) {
-        lanes(Level::detect(), job);
+    fn run<O: Element>(jobs: &[Job<f32, O>]) {
+        lanes(Level::detect(), jobs);
     }
 }
 
 impl LinearElement for Bf16 {
     #[allow(private_interfaces)]
-    fn run<O: Element>(job: &Job<Bf16, O>) {
-        bf16_on(Path::detect(), job);
+    fn run<O: Element>(jobs: &[Job<Bf16, O>]) {
+        bf16_on(Path::detect(), jobs);
     }
 }
 
@@ -234,7 +247,40 @@ pub fn linear<T: LinearElement, O: Element>(
     epilogue: Epilogue<'_, T>,
     y: &mut RowsMut<'_, O>,
 ) -> Result<(), KernelError> {
-    T::run(&check(x, w, epilogue, y)?);
+    T::run(&[check(x, w, epilogue, y)?]);
+    Ok(())
+}
+
+/// One product of [`linear_many`].
+#[derive(Debug)]
+pub struct Product<'a, T, O> {
+    /// [M, K].
+    pub x: Rows<'a, T>,
+    /// [N, K].
+    pub w: &'a [T],
+    /// Scale and bias.
+    pub epilogue: Epilogue<'a, T>,
+    /// [M, N].
+    pub y: RowsMut<'a, O>,
+}
+
+/// [`linear`] of several products in one parallel region; those of one x share its packing.
+///
+/// # Errors
+/// [`KernelError`] when a buffer does not fit its shapes; nothing is written then.
+pub fn linear_many<T: LinearElement, O: Element, const N: usize>(
+    products: [Product<'_, T, O>; N],
+) -> Result<(), KernelError> {
+    let mut jobs = Vec::with_capacity(N);
+    for mut product in products {
+        jobs.push(check(
+            &product.x,
+            product.w,
+            product.epilogue,
+            &mut product.y,
+        )?);
+    }
+    T::run(&jobs);
     Ok(())
 }
 

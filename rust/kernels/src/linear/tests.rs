@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{Epilogue, Path, bf16_on, check, lanes, linear};
+use super::{Epilogue, LinearElement, Path, Product, bf16_on, check, lanes, linear, linear_many};
 use crate::bf16::Bf16;
 use crate::pool;
 use crate::rows::{Rows, RowsMut};
@@ -79,7 +79,7 @@ proptest! {
         let exact = oracle(&x, &w, end, n);
         for level in Level::available() {
             let run = |x: &Rows<'_, f32>, y: &mut RowsMut<'_, f32>| {
-                lanes(level, &check(x, &w, end, y).unwrap());
+                lanes(level, &[check(x, &w, end, y).unwrap()]);
             };
             let mut y = vec![f32::NAN; m * n];
             run(&x, &mut RowsMut::new("y", &mut y, m, n, n).unwrap());
@@ -103,16 +103,16 @@ proptest! {
         let exact = oracle(&x, &w, end, n);
         for path in bf16_paths() {
             let run = |x: &Rows<'_, Bf16>, y: &mut RowsMut<'_, f32>| {
-                bf16_on(path, &check(x, &w, end, y).unwrap());
+                bf16_on(path, &[check(x, &w, end, y).unwrap()]);
             };
             let mut y = vec![f32::NAN; m * n];
             run(&x, &mut RowsMut::new("y", &mut y, m, n, n).unwrap());
             close(&y, &exact, k);
             row_alone(&x, n, &y, run);
             let mut rounded = vec![Bf16(0x7FC0); m * n];
-            bf16_on(path, &check(
+            bf16_on(path, &[check(
                 &x, &w, end, &mut RowsMut::new("y", &mut rounded, m, n, n).unwrap(),
-            ).unwrap());
+            ).unwrap()]);
             prop_assert_eq!(rounded, y.iter().map(|v| Bf16::from_f32(*v)).collect::<Vec<_>>());
         }
     }
@@ -131,13 +131,13 @@ fn threads_and_large_batches_change_no_bit() {
             let mut y = vec![f32::NAN; rows * n];
             bf16_on(
                 path,
-                &check(
+                &[check(
                     &x,
                     &w,
                     Epilogue::default(),
                     &mut RowsMut::new("y", &mut y, rows, n, n).unwrap(),
                 )
-                .unwrap(),
+                .unwrap()],
             );
             y
         };
@@ -148,6 +148,41 @@ fn threads_and_large_batches_change_no_bit() {
                 "{path:?} {rows} {threads}"
             );
         }
+    }
+}
+
+/// Products of one region, some of the same x, have the bits they have alone.
+fn many_equal_each_alone<T: LinearElement + PartialEq + std::fmt::Debug>(rows: usize) {
+    let mut random = Random::new(rows as u64);
+    let mut draw = |n: usize| -> Vec<T> { random.normal(n).into_iter().map(T::from_f32).collect() };
+    let shapes = [(70, 96), (5, 96), (33, 40)];
+    let (first, second) = (draw(rows * 96), draw(rows * 40));
+    let xs = [(&first, 96), (&first, 96), (&second, 40)]
+        .map(|(data, k)| Rows::contiguous("x", data, rows, k).unwrap());
+    let ws = shapes.map(|(n, k)| draw(n * k));
+    let mut given = shapes.map(|(n, _)| vec![f32::NAN; rows * n]);
+    let mut alone = given.clone();
+    let [a, b, c] = &mut given;
+    let product = |i: usize, y| Product {
+        x: xs[i],
+        w: &ws[i],
+        epilogue: Epilogue::default(),
+        y: RowsMut::new("y", y, rows, shapes[i].0, shapes[i].0).unwrap(),
+    };
+    linear_many([product(0, a), product(1, b), product(2, c)]).unwrap();
+    for (i, y) in alone.iter_mut().enumerate() {
+        let n = shapes[i].0;
+        let mut y = RowsMut::new("y", y, rows, n, n).unwrap();
+        linear(&xs[i], &ws[i], Epilogue::default(), &mut y).unwrap();
+    }
+    assert!(given == alone, "{rows} rows");
+}
+
+#[test]
+fn many_products_equal_each_alone() {
+    for rows in [1, 3, 16, 40, 140, 530] {
+        many_equal_each_alone::<f32>(rows);
+        many_equal_each_alone::<Bf16>(rows);
     }
 }
 
