@@ -14,6 +14,7 @@ from falcon_h1r.train.tasks import (
     FAMILIES,
     benchmark,
     is_held_out,
+    is_verified,
     may_train,
     sample_problem,
 )
@@ -77,6 +78,28 @@ def test_a_sample_is_never_of_the_evaluation(family: str) -> None:
     drawn = [sample_problem(rng, {family: 1.0}, levels) for _ in range(200)]
     assert all(may_train(p) for p in drawn)
     assert {p.level for p in drawn} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_thought_can_be_judged(family: str) -> None:
+    rng = Random(family)
+    for p in draws(family, 2, 40):
+        words = p.thought.split(" ")
+        rng.shuffle(words)
+        lines = p.thought.split("\n")
+        cut = p.thought[: rng.randrange(len(p.thought))]
+        for thought in (
+            "",
+            "\n\n",
+            " ".join(words),
+            cut,
+            "\n".join(lines[1:]),
+            "((" * 400,
+            "- a : 3",
+        ):
+            is_verified(replace(p, thought=thought))
+        assert is_verified(p)
+        assert not is_verified(replace(p, thought=""))
 
 
 def test_a_sample_follows_its_weights() -> None:

@@ -57,8 +57,8 @@ _IN_VAIN = 2000
 """Draws without a new held-out problem after which a level has no more: 5 % are held out."""
 
 __all__ = [
-    "EVALUATED", "FAMILIES", "Family", "Problem", "held_out_problems", "is_held_out", "may_train",
-    "sample_problem",
+    "EVALUATED", "FAMILIES", "Family", "Problem", "held_out_problems", "is_held_out", "is_verified",
+    "may_train", "sample_problem",
 ]  # fmt: skip
 
 
@@ -77,6 +77,17 @@ def held_out_problems(family: str, count: int, *, level: int = 2, seed: int = 0)
             problems[problem.keys[0]] = problem
             newest = ordinal
     return list(problems.values())
+
+
+def is_verified(problem: Problem) -> bool:
+    """Whether the family's verifier accepts the problem; what it cannot read, it does not.
+
+    For thoughts that a model wrote: they may be anything.
+    """
+    try:
+        return FAMILIES[problem.family].verify(problem)
+    except (AssertionError, LookupError, SyntaxError, ValueError, RecursionError):
+        return False
 
 
 def sample_problem(

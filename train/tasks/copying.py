@@ -55,7 +55,7 @@ def verify(problem: Problem) -> bool:
     """Look the answer up in the text."""
     text = problem.problem
     if text.startswith("Repeat: "):
-        return problem.answer == text.removeprefix("Repeat: ")
+        return problem.answer == text.removeprefix("Repeat: ") and problem.thought.isdigit()
     if text.startswith("Spell: "):
         words = text.removeprefix("Spell: ").split()
         spelt = [line.split(":")[1].replace(" ", "") for line in problem.thought.split("\n")]
@@ -66,4 +66,6 @@ def verify(problem: Problem) -> bool:
         return problem.answer.split() == numbers and problem.thought.split() == back
     owned = dict(re.findall(r"(\w+) has (\w+)\.", text))
     asked = text.rsplit(": ", 1)[1].removesuffix(".").split(", ")
-    return problem.answer == " ".join(owned[name] for name in asked)
+    told = [f"- {name} {owned[name]}" for name in asked]
+    right = problem.answer == " ".join(owned[name] for name in asked)
+    return right and problem.thought.split("\n") == told

@@ -111,7 +111,7 @@ def generate(rng: Random, level: int) -> Problem:
 
 
 def verify(problem: Problem) -> bool:
-    """Walk the text with complex numbers; check every addition of the thought."""
+    """Walk the text with complex numbers; check the totals and every addition of the thought."""
     place, heading = 0j, 1j
     for sentence in re.findall(r"(?:Take|Turn)[^.]*", problem.problem):
         if sentence in _TURNS:
@@ -120,4 +120,14 @@ def verify(problem: Problem) -> bool:
         words = sentence.split()
         turned = (-1j) ** _RELATIVE[words[3]] if len(words) > 3 else 1
         place += int(words[1]) * heading * turned
-    return ("Yes" if place == 0 else "No") == problem.answer and check_steps(problem.thought)
+    totals = re.search(r"\nN(\d+):S(\d+) (\w+)\nE(\d+):W(\d+) (\w+)$", problem.thought)
+    if totals is None:
+        return False
+    north, south, east, west = (int(totals[i][::-1]) for i in (1, 2, 4, 5))
+    return (
+        ("Yes" if place == 0 else "No") == problem.answer
+        and complex(east - west, north - south) == place
+        and totals[3] == ("same" if north == south else "differ")
+        and totals[6] == ("same" if east == west else "differ")
+        and check_steps(problem.thought)
+    )
