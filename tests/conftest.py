@@ -54,12 +54,14 @@ def result_path(item: pytest.Item) -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip campaign tests that have passed on these very sources."""
+    """Skip campaign tests that have passed on these very sources, which are named now."""
     for item in items:
-        if item.get_closest_marker("campaign") is None or config.getoption("again"):
+        if item.get_closest_marker("campaign") is None:
             continue
-        path = result_path(item)
-        if path.exists() and json.loads(path.read_text())["sources"] == sources():
+        path, named = result_path(item), sources()
+        if config.getoption("again") or not path.exists():
+            continue
+        if json.loads(path.read_text())["sources"] == named:
             reason = f"passed on these sources: {path.relative_to(ROOT)} (--again runs it anyway)"
             item.add_marker(pytest.mark.skip(reason=reason))
 
