@@ -159,6 +159,14 @@ def test_a_missing_file_is_failure(scripted: Any, status_of: Any, capsys: Any) -
     assert "absent.jsonl: No such file" in capsys.readouterr().err
 
 
+def test_nul_is_a_character_as_any(
+    scripted: Any, status_of: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed(monkeypatch, b"G \x00?")
+    assert status_of(["solve", *CHEAP]) == 0
+    assert capsys.readouterr().out.startswith("problem: G \\x00?\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
 def test_a_full_disk_costs_the_record_not_the_answer(
     scripted: Any, status_of: Any, capsys: Any
