@@ -10,7 +10,7 @@ from falcon_h1r.cli.eval import read_items
 from falcon_h1r.errors import ConfigError
 from falcon_h1r.train.tasks import EVALUATED
 
-CHEAP = ["--budget", "4", "--max-tokens", "60"]
+CHEAP = ["--budget", "3", "--max-tokens", "48"]
 
 
 def test_it_measures_and_reports(status_of: Any, capsys: Any, tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_it_measures_and_reports(status_of: Any, capsys: Any, tmp_path: Path) ->
     argv += ["--output", str(out), "--training-set", str(own)]
     assert status_of(argv) == 0
     shown, progress = capsys.readouterr()
-    assert "reference/sums@1" in shown and "majority of 4" in shown
+    assert "reference/sums@1" in shown and "majority of 3" in shown
     assert "1 of 3 problems stand in it word for word" in shown
     assert "9/9 deepconf" in progress and str(out / "report.html") in progress
     assert status_of([*argv, "--json"]) == 0  # the same again: nothing is left to run

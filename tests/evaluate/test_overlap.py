@@ -40,6 +40,9 @@ def test_training_sets_are_files_or_folders(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({key: name}) + "\n\n")
     assert list(training_texts(tmp_path)) == ["a", "b"]
     assert list(training_texts(tmp_path / "b.jsonl")) == ["b"]
+    (tmp_path / "samples-00000.jsonl").write_text('{"problem": "s"}\n')
+    assert list(training_texts(tmp_path)) == ["s"]
+    (tmp_path / "samples-00000.jsonl").unlink()
     (tmp_path / "c.jsonl").write_text('{"answer": 1}\n')
     with pytest.raises(ConfigError, match="line 1 of"):
         list(training_texts(tmp_path))

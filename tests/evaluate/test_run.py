@@ -9,17 +9,18 @@ import pytest
 from falcon_h1r import LLM, DeepConf
 from falcon_h1r.errors import ConfigError, RequestError
 from falcon_h1r.evaluate import EvalConfig, EvalResult, Item, evaluate
+from falcon_h1r.evaluate.card import END, START, write_card
 from falcon_h1r.evaluate.compare import compare_table, write_comparison
 from falcon_h1r.evaluate.figure import majority_curve
-from falcon_h1r.evaluate.records import RunRecord
+from falcon_h1r.evaluate.items import ItemId
+from falcon_h1r.evaluate.records import Run, RunRecord
 from falcon_h1r.evaluate.report import render, write_report
 from falcon_h1r.evaluate.run import Progress
-from falcon_h1r.evaluate.tables import card_table
 
 CONFIG = EvalConfig(
-    modes=("greedy", "pass@1", "pass@4", "majority", "deepconf"),
-    deepconf=DeepConf(budget=6, warmup=2),
-    max_tokens=60,
+    modes=("greedy", "pass@1", "pass@2", "majority", "deepconf"),
+    deepconf=DeepConf(budget=4, warmup=2),
+    max_tokens=48,
 )
 ITEMS = [
     Item(problem="What is 17 + 25 - 9?", answer="33", task="sums", level=1),
@@ -56,7 +57,7 @@ def test_runs_are_paired(result: EvalResult) -> None:
     assert not result.interrupted and len(result.done()) == 4
     for item in result.items[:3]:
         full, ours = (result.records[(item.key, run)] for run in ("full", "deepconf"))
-        assert len(full.lengths) == len(ours.lengths) == 6
+        assert len(full.lengths) == len(ours.lengths) == 4
         assert all(a <= b for a, b in zip(ours.lengths, full.lengths, strict=True))
         pairs = zip(full.answers, ours.answers, strict=True)
         assert all(b in (a, None) for a, b in pairs)
@@ -68,7 +69,7 @@ def test_measures(result: EvalResult) -> None:
     assert (sums.name, sums.num_problems, booleans.num_problems) == ("sums@1", 2, 2)
     assert booleans.does_not_fit == 1 and booleans.accuracy["greedy"].value <= 0.5
     assert sums.accuracy["majority"].value == 1.0
-    assert sums.accuracy["pass@4"].value >= sums.accuracy["pass@1"].value
+    assert sums.accuracy["pass@2"].value >= sums.accuracy["pass@1"].value
     total = result.total()
     assert total.difference is not None and total.saved is not None
     full, ours = total.speed["full"], total.speed["deepconf"]
@@ -76,7 +77,7 @@ def test_measures(result: EvalResult) -> None:
     assert full.flops > ours.flops > total.speed["greedy"].flops > 0
     assert full.seconds_per_100_tokens == pytest.approx(100 / full.tokens_per_second)
     curve = majority_curve(result.records_of("full", result.done()))
-    assert [k for k, _, _ in curve] == [1, 2, 4, 6]
+    assert [k for k, _, _ in curve] == [1, 2, 4]
     assert curve[-1][2] == total.accuracy["majority"]
 
 
@@ -130,8 +131,40 @@ def test_the_report(folder: Path, result: EvalResult) -> None:
     rows = json.loads(paths[0].read_text())["rows"]
     assert [row["task"] for row in rows] == ["sums", "booleans", "all"]
     assert paths[2].read_bytes().startswith(b"\x89PNG")
-    card = card_table(result)
-    assert card.startswith("| task | problems | greedy | pass@1 |") and "| sums@1 | 2 |" in card
+
+
+def test_the_card(result: EvalResult, tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    card.write_text("# Model\n")
+    with pytest.raises(ConfigError, match="no place for the table"):
+        write_card(card, result)
+    card.write_text(f"# Model\n{START}\nold\n{END}\nend\n")
+    for _ in range(2):
+        write_card(card, result)
+    text = card.read_text()
+    assert text.startswith(f"# Model\n{START}\n") and text.endswith(f"\n{END}\nend\n")
+    assert "| task | problems | greedy | pass@1 |" in text and "| sums@1 | 2 |" in text
+    assert "Printed by `falcon-h1r eval --tasks own`" in text and "old" not in text
+
+
+def test_levels_of_a_group_have_rows() -> None:
+    items = [ItemId(f"{t}{n}", f"g/{t}", n) for t in "ab" for n in (2, 1)] + [ItemId("c", "c", 1)]
+    records: dict[tuple[str, Run], RunRecord] = {
+        (item.key, "greedy"): RunRecord(
+            **item._asdict(),
+            run="greedy",
+            answer="1",
+            is_right=item.level == 1,
+            num_prompt_tokens=1,
+        )
+        for item in items
+    }
+    result = EvalResult(items=items, records=records, modes=("greedy",), header={})
+    rows = [*result.group_rows(), result.total()]
+    assert [(row.name, row.num_problems) for row in rows] == [
+        ("g@1", 2), ("g@2", 2), ("g", 4), ("all", 5),
+    ]  # fmt: skip
+    assert [row.accuracy["greedy"].value for row in rows] == [1.0, 0.0, 0.5, 0.6]
 
 
 def test_results_are_read_back(folder: Path, result: EvalResult) -> None:

@@ -69,6 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="state the overlap of the problems with it; may be repeated",
     )
     output.add_argument(
+        "--card", metavar="README", help="put the tables into a model card, between its marks"
+    )
+    output.add_argument(
         "--compare",
         nargs="+",
         metavar="DIR",
@@ -157,6 +160,7 @@ def _reporter() -> "Callable[[Progress], None]":
 
 def _show(args: argparse.Namespace, result: "EvalResult", overlaps: "list[Overlap]") -> int:
     from falcon_h1r.evaluate import figure, report, tables
+    from falcon_h1r.evaluate.card import write_card
 
     if args.json:
         data = result.to_dict() | {"overlap": [overlap.sentence() for overlap in overlaps]}
@@ -171,6 +175,8 @@ def _show(args: argparse.Namespace, result: "EvalResult", overlaps: "list[Overla
         sys.stderr.write(f"report: {', '.join(map(str, paths))}\n")
         if not figure.has_matplotlib():
             sys.stderr.write("no figure: pip install 'falcon-h1r[report]'\n")
+    if args.card and result.done() and not result.interrupted:
+        write_card(args.card, result)
     if result.interrupted:
         done = f"interrupted: {len(result.done())} of {len(result.items)} problems are done"
         sys.stderr.write(done + ("; the same command goes on\n" if args.output else "\n"))

@@ -84,11 +84,13 @@ def measure_overlap(
 
 
 def training_texts(path: Path) -> Iterator[str]:
-    """Yield the problems of a JSONL file, or of all `*.jsonl` in a folder.
+    """Yield the problems of a JSONL file, or of a folder: a curated set's samples, or all `*.jsonl`.
 
     Raises ConfigError for a missing file or a line without a text.
     """
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(path.glob("samples-*.jsonl")) or sorted(path.glob("*.jsonl"))
     if not files or not all(file.is_file() for file in files):
         raise ConfigError(f"{str(path)!r} is neither a JSONL file nor a folder with any")
     for file in files:

@@ -114,15 +114,24 @@ class EvalResult:
         return [self._row(task, level, items) for (task, level), items in rows.items()]
 
     def group_rows(self) -> list[Row]:
-        """Return a row a group of tasks ("bbh" of "bbh/navigate"), where it has several rows."""
-        groups: dict[str, list[ItemId]] = {}
+        """Return the rows that stand for several: a group of tasks ("bbh" of "bbh/navigate"), and
+        its levels, each over all tasks of the group."""
+        groups: dict[str, dict[int | None, list[ItemId]]] = {}
         for item in self.done():
-            groups.setdefault(item.task.partition("/")[0], []).append(item)
-        return [
-            self._row(group, None, items)
-            for group, items in groups.items()
-            if len({(item.task, item.level) for item in items}) > 1
-        ]
+            levels = groups.setdefault(item.task.partition("/")[0], {})
+            levels.setdefault(item.level, []).append(item)
+        rows = []
+        for group, levels in groups.items():
+            if (
+                len(levels) > 1
+                and len({item.task for part in levels.values() for item in part}) > 1
+            ):
+                known = sorted(level for level in levels if level is not None)
+                rows += [self._row(group, level, levels[level]) for level in known]
+            items = [item for part in levels.values() for item in part]
+            if len({(item.task, item.level) for item in items}) > 1:
+                rows.append(self._row(group, None, items))
+        return rows
 
     def total(self) -> Row:
         """Return the row of all problems, each counting one."""

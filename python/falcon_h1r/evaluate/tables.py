@@ -66,11 +66,6 @@ def all_rows(result: EvalResult) -> list[Row]:
     return rows + groups
 
 
-def card_table(result: EvalResult) -> str:
-    """Return the accuracy table in Markdown as the model card has it."""
-    return markdown(accuracy_table(result))
-
-
 def markdown(table: Table) -> str:
     """Return a table in Markdown."""
     head, rows = table
