@@ -74,7 +74,7 @@ def test_measures(result: EvalResult) -> None:
     assert total.difference is not None and total.saved is not None
     full, ours = total.speed["full"], total.speed["deepconf"]
     assert total.saved.value == pytest.approx(1 - ours.num_tokens / full.num_tokens)
-    assert full.flops > ours.flops > total.speed["greedy"].flops > 0
+    assert full.flops >= ours.flops > total.speed["greedy"].flops > 0
     assert full.seconds_per_100_tokens == pytest.approx(100 / full.tokens_per_second)
     curve = majority_curve(result.records_of("full", result.done()))
     assert [k for k, _, _ in curve] == [1, 2, 4]

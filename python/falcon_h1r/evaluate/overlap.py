@@ -84,7 +84,7 @@ def measure_overlap(
 
 
 def training_texts(path: Path) -> Iterator[str]:
-    """Yield the problems of a JSONL file, or of a folder: a curated set's samples, or all `*.jsonl`.
+    """Yield the problems of a JSONL file or a folder: a curated set's samples, or all JSONL.
 
     Raises ConfigError for a missing file or a line without a text.
     """
