@@ -7,6 +7,7 @@ from typing import Any, Literal
 from falcon_h1r.errors import ConfigError
 from falcon_h1r.model.config import FalconH1Config
 from falcon_h1r.train.config import known_name, require
+from falcon_h1r.train.lora import LoraRecipe
 from falcon_h1r.train.optimizer import OptimizerRecipe
 from falcon_h1r.train.tasks import FAMILIES
 
@@ -15,6 +16,10 @@ from falcon_h1r.train.tasks import FAMILIES
 class DataRecipe:
     """What is drawn, and how it is packed."""
 
+    source: str | None = None
+    """Folder of a curated set; None: the generators, by `families` and `levels`."""
+    held_out: str | None = None
+    """Folder of a curated set to measure on while training, beside the families' problems."""
     families: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
     """Weight of each family."""
     levels: dict[int, float] = field(default_factory=lambda: {1: 0.2, 2: 0.75, 3: 0.05})
@@ -80,6 +85,8 @@ class SftRecipe:
     """Fields of FalconH1Config; vocab_size and token ids come from the vocabulary."""
     init_from: str | None = None
     """Folder of a model to start from, with its tokenizer; `model` may then be left out."""
+    lora: LoraRecipe | None = None
+    """Train adapters on `init_from` instead of all weights; `final` holds the merged model."""
     data: DataRecipe = field(default_factory=DataRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     parallel: ParallelRecipe = field(default_factory=ParallelRecipe)
@@ -109,6 +116,8 @@ class SftRecipe:
     def __post_init__(self) -> None:
         if not self.model and self.init_from is None:
             raise ConfigError("neither model nor init_from is given; one must say what to train")
+        if self.lora is not None and self.init_from is None:
+            raise ConfigError("lora is given without init_from; adapters need a model to adapt")
         lanes = self.parallel.lanes
         require(self.data.rows % lanes == 0, "data.rows", self.data.rows,
                 f"a multiple of parallel.processes * parallel.accumulation = {lanes}")  # fmt: skip

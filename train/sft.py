@@ -25,28 +25,27 @@ from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train import checkpoint, distributed
 from falcon_h1r.train.batches import Batches
 from falcon_h1r.train.calibrate import calibrate
-from falcon_h1r.train.chain_accuracy import chain_accuracy
-from falcon_h1r.train.config import load_recipe, recipe_text
+from falcon_h1r.train.chain_accuracy import measure_held_out
+from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.distributed import Group
+from falcon_h1r.train.export import export
 from falcon_h1r.train.gradients import FlatGradients
-from falcon_h1r.train.loop import METRICS, MetricsLog, Progress, Report, stop_on_interrupt
+from falcon_h1r.train.loop import MetricsLog, Progress, Report, stop_on_interrupt
 from falcon_h1r.train.optimizer import make_optimizer
 from falcon_h1r.train.packing import PackedRows
 from falcon_h1r.train.recipe_sft import SftRecipe
 from falcon_h1r.train.start import (
-    TOKENIZER_FILES,
+    CHECKPOINTS,
+    FINAL,
     VOCABULARY,
     build_model,
+    held_out_documents,
     load_weights,
+    open_source,
+    prepare_output,
     prepare_vocabulary,
 )
-from falcon_h1r.train.stream import DocumentStream
-from falcon_h1r.train.tasks import EVALUATED
-from falcon_h1r.train.vocabulary import IM_END, PAD
 
-CHECKPOINTS = "checkpoints"
-RECIPE = "recipe.yaml"
-FINAL = "final"
 LOSS, LEARNT, SEEN, STOP, SAVE = range(5)
 """What is summed over processes behind the gradients: the losses, the tokens learnt, all tokens of
 documents, and who wants to stop or to save."""
@@ -71,21 +70,15 @@ class SftRun:
         self.model = build_model(recipe, self.encoder.vocab_size, self.device)
         self.optimizer = make_optimizer(self.model, recipe.optimizer)
         self.gradients = FlatGradients(self.optimizer, 5)
-        stream = DocumentStream(
-            self.encoder,
-            families=recipe.data.families,
-            levels=recipe.data.levels,
-            seed=recipe.seed,
-            max_length=recipe.data.row_length,
-        )
         lanes = recipe.parallel.lanes
         self.batches = Batches(
-            stream,
+            open_source(recipe, self.encoder),
             lanes=range(self.group.rank, lanes, self.group.size),
             num_lanes=lanes,
             rows=recipe.data.rows // lanes,
             row_length=recipe.data.row_length,
         )
+        self.held_out = held_out_documents(recipe)
         self.step = self.tokens = self.skipped = 0
         self.seconds = 0.0
 
@@ -130,20 +123,6 @@ class SftRun:
     def weights(self) -> dict[str, Tensor]:
         """Every trainable parameter once."""
         return {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad}
-
-    def export(self, folder: Path) -> None:
-        """Write a model folder that `from_pretrained` loads."""
-
-        def fill(temporary: Path) -> None:
-            self.model.save_pretrained(temporary)
-            for name in TOKENIZER_FILES:
-                if (self.output / VOCABULARY / name).exists():
-                    shutil.copy(self.output / VOCABULARY / name, temporary / name)
-            generation = {"eos_token_id": [IM_END], "pad_token_id": PAD, "do_sample": True,
-                          "temperature": 0.7, "top_p": 1.0}  # fmt: skip
-            (temporary / "generation_config.json").write_text(json.dumps(generation) + "\n")
-
-        checkpoint.write_folder(folder, fill)
 
     # Loop
 
@@ -226,16 +205,19 @@ class SftRun:
         assert saved_step == self.step
 
     def evaluate(self) -> dict[str, float]:
-        """Share of held-out problems a family whose whole chain is the model's first choice."""
-        recipe, group = self.recipe, self.group
-        families = sorted(set(recipe.data.families).intersection(EVALUATED))
-        mine = families[group.rank :: group.size]
-        shares = chain_accuracy(
-            self.model, self.encoder, count=recipe.evaluate_count, families=mine
+        """Share of held-out problems a family whose whole chain is the model's first choice.
+
+        With `data.held_out` also the same of its documents ("set") and their loss ("set_loss").
+        """
+        recipe = self.recipe
+        return measure_held_out(
+            self.model,
+            self.encoder,
+            families=recipe.data.families,
+            count=recipe.evaluate_count,
+            documents=self.held_out,
+            group=self.group,
         )
-        table = torch.tensor([shares.get(family, 0.0) for family in families])
-        group.sum_patiently(table)
-        return dict(zip(families, table.tolist(), strict=True))
 
 
 def train_as_rank(
@@ -261,7 +243,7 @@ def train_as_rank(
         if run.step < recipe.optimizer.steps:
             return None
         if group.rank == 0:
-            run.export(final)
+            export(run.model, recipe, output)
             if recipe.calibrate:
                 chosen = calibrate(final)
                 (output / "calibration.json").write_text(json.dumps(chosen, indent=1) + "\n")
@@ -272,16 +254,6 @@ def train_as_rank(
         torch.set_float32_matmul_precision(before[1])
         distributed.leave()
     return final
-
-
-def prepare_output(recipe: SftRecipe, output: Path, fresh: bool) -> None:
-    """Make the folder and leave the resolved recipe in it; `fresh` forgets an earlier run."""
-    if fresh:
-        for name in (CHECKPOINTS, FINAL, VOCABULARY, "tensorboard"):
-            shutil.rmtree(output / name, ignore_errors=True)
-        (output / METRICS).unlink(missing_ok=True)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / RECIPE).write_text(recipe_text(recipe))
 
 
 def run_sft(

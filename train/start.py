@@ -1,5 +1,6 @@
 """What a supervised run starts with: its tokenizer and its model, fresh or from a folder."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from functools import partial
@@ -14,32 +15,62 @@ from falcon_h1r.errors import ConfigError, TrainingError
 from falcon_h1r.model.config import FalconH1Config
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.tokenizer import Tokenizer
+from falcon_h1r.train.batches import Source
+from falcon_h1r.train.config import recipe_text
+from falcon_h1r.train.loop import METRICS
+from falcon_h1r.train.lora import add_adapters
+from falcon_h1r.train.packing import Document
 from falcon_h1r.train.recipe_sft import SftRecipe
+from falcon_h1r.train.samples import CuratedStream
+from falcon_h1r.train.stream import DocumentStream
 from falcon_h1r.train.vocabulary import BOS, IM_END, PAD, build_vocabulary
 
-VOCABULARY = "vocabulary"
+CHECKPOINTS, VOCABULARY = "checkpoints", "vocabulary"
+RECIPE = "recipe.yaml"
+FINAL, ADAPTER = "final", "adapter"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def prepare_output(recipe: SftRecipe, output: Path, fresh: bool) -> None:
+    """Make the folder and leave the resolved recipe in it; `fresh` forgets an earlier run."""
+    if fresh:
+        for name in (CHECKPOINTS, FINAL, ADAPTER, VOCABULARY, "tensorboard"):
+            shutil.rmtree(output / name, ignore_errors=True)
+        (output / METRICS).unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / RECIPE).write_text(recipe_text(recipe))
 
 
 def prepare_vocabulary(recipe: SftRecipe, output: Path) -> None:
     """Put the run's tokenizer into `output`/vocabulary, where there is none yet.
 
-    It is the one of the model to start from, else trained on the generators. Raises ConfigError
-    when the model folder has none.
+    It is the one of the model to start from, else that of the curated set, else trained on the
+    generators. Raises ConfigError when a folder has none, or the set was made with another.
     """
     folder = output / VOCABULARY
-    if (folder / TOKENIZER_FILES[0]).exists():
-        return
-    given = recipe.init_from
-    if given is None:
-        build_vocabulary(folder, recipe.data.vocabulary_size, recipe.seed)
-        return
-    if not Tokenizer.is_in(given):
-        raise ConfigError(f"{given} holds no {TOKENIZER_FILES[0]}; put the model's tokenizer there")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in reversed(TOKENIZER_FILES):  # the file that is asked for comes last
-        if (Path(given) / name).exists():
-            shutil.copy(Path(given) / name, folder / name)
+    sources = [s for s in (recipe.init_from, recipe.data.source, recipe.data.held_out) if s]
+    for source in sources:
+        if not Tokenizer.is_in(source):
+            raise ConfigError(f"{source} holds no {TOKENIZER_FILES[0]}; put its tokenizer there")
+    if not (folder / TOKENIZER_FILES[0]).exists():
+        if sources:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in reversed(TOKENIZER_FILES):  # the file that is asked for comes last
+                if (Path(sources[0]) / name).exists():
+                    shutil.copy(Path(sources[0]) / name, folder / name)
+        else:
+            build_vocabulary(folder, recipe.data.vocabulary_size, recipe.seed)
+    for source in sources:
+        if _tokenizer(folder) != _tokenizer(source):
+            raise ConfigError(
+                f"{source} has another tokenizer than {folder}; curate with the tokenizer of the "
+                "model that learns, or use --fresh where the run was of another"
+            )
+
+
+def _tokenizer(folder: str | Path) -> Any:
+    """A folder's tokenizer.json."""
+    return json.loads((Path(folder) / TOKENIZER_FILES[0]).read_text(encoding="utf-8"))
 
 
 def model_config(recipe: SftRecipe, vocab_size: int) -> FalconH1Config:
@@ -78,10 +109,37 @@ def build_model(recipe: SftRecipe, vocab_size: int, device: torch.device) -> Fal
             )
         model = FalconH1ForCausalLM.from_pretrained(recipe.init_from, torch.float32)
     model = model.to(device, torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
+    if recipe.lora is not None:
+        add_adapters(model, recipe.lora, recipe.seed)
     if recipe.activation_checkpointing:
         for layer in model.model.layers:
             layer.forward = partial(_recomputed, layer.forward)
     return model
+
+
+def open_source(recipe: SftRecipe, encoder: Tokenizer) -> Source:
+    """Where the run's documents come from: the curated set, else the generators.
+
+    Raises ConfigError or TrainingError when the set is none, is damaged, or no document fits.
+    """
+    data = recipe.data
+    if data.source is not None:
+        return CuratedStream(data.source, seed=recipe.seed, max_length=data.row_length)
+    return DocumentStream(
+        encoder,
+        families=data.families,
+        levels=data.levels,
+        seed=recipe.seed,
+        max_length=data.row_length,
+    )
+
+
+def held_out_documents(recipe: SftRecipe) -> list[Document]:
+    """The first documents of `data.held_out`; none where there is no such set."""
+    if recipe.data.held_out is None:
+        return []
+    stream = CuratedStream(recipe.data.held_out, seed=0, max_length=recipe.data.row_length)
+    return [stream.document(i) for i in range(min(recipe.evaluate_count, len(stream)))]
 
 
 def _listed(value: Any) -> Any:

@@ -1,12 +1,15 @@
 """The endless stream of training documents: document number n is the same in every run."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Protocol
 
+from falcon_h1r.errors import ConfigError
 from falcon_h1r.train.packing import Document
 from falcon_h1r.train.tasks import Problem, sample_problem
 
+_MAX_DRAWS = 1000
 TURN_END = "<|im_end|>"
 _ROLE = "<|im_start|>"
 
@@ -52,9 +55,13 @@ class DocumentStream:
         return sample_problem(rng, self.families, self.levels)
 
     def document(self, ordinal: int) -> Document:
-        """The document with this number; a too long one is replaced by the next draw."""
+        """The document with this number; a too long one is replaced by the next draw.
+
+        Raises ConfigError when none of a thousand draws fits.
+        """
         rng = Random(f"train {self.seed} {ordinal}")
-        while True:
+        shortest = None
+        for _ in range(_MAX_DRAWS):
             problem = self._problem(rng)
             before = ""
             if rng.random() < self.two_turn_share:
@@ -63,6 +70,11 @@ class DocumentStream:
             response = self.encoder.encode(problem.response + TURN_END)
             if len(prompt) + len(response) <= self.max_length:
                 return Document(ordinal, (*prompt, *response), len(prompt))
+            shortest = min(len(prompt) + len(response), shortest or sys.maxsize)
+        raise ConfigError(
+            f"no document of {sorted(self.families)} fits into {self.max_length} tokens: the "
+            f"shortest of {_MAX_DRAWS} has {shortest}; raise data.row_length"
+        )
 
     def documents(self, first: int) -> Iterator[Document]:
         """All documents from number `first` on."""

@@ -24,7 +24,8 @@ from falcon_h1r.train.gradients import FlatGradients
 from falcon_h1r.train.optimizer import make_optimizer
 from falcon_h1r.train.packing import PackedRows
 from falcon_h1r.train.recipe_sft import SftRecipe
-from falcon_h1r.train.sft import LEARNT, LOSS, VOCABULARY, SftRun, run_sft
+from falcon_h1r.train.sft import LEARNT, LOSS, SftRun, run_sft
+from falcon_h1r.train.start import VOCABULARY
 
 STEPS = 16
 OVERRIDES = [f"optimizer.steps={STEPS}", "checkpoint_seconds=0", "parallel.threads=1"]

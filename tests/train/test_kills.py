@@ -21,7 +21,8 @@ from falcon_h1r.errors import TrainingError
 from falcon_h1r.train import checkpoint
 from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.recipe_sft import SftRecipe
-from falcon_h1r.train.sft import CHECKPOINTS, VOCABULARY, SftRun, run_sft
+from falcon_h1r.train.sft import SftRun, run_sft
+from falcon_h1r.train.start import CHECKPOINTS, VOCABULARY
 
 STEPS = 24
 OVERRIDES = (f"optimizer.steps={STEPS}", "checkpoint_seconds=0", "parallel.threads=1")

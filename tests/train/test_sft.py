@@ -16,7 +16,8 @@ from falcon_h1r.train import checkpoint
 from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.optimizer import orthogonalize
 from falcon_h1r.train.recipe_sft import SftRecipe
-from falcon_h1r.train.sft import VOCABULARY, SftRun, run_sft
+from falcon_h1r.train.sft import SftRun, run_sft
+from falcon_h1r.train.start import VOCABULARY
 
 
 def quiet(text: str) -> None:
