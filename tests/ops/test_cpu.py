@@ -255,3 +255,14 @@ def test_sample_with_confidence(dtype: torch.dtype, measure: ops.ConfidenceMeasu
             torch.testing.assert_close(
                 getattr(given, name), getattr(exact, name), rtol=1e-5, atol=1e-5, equal_nan=True
             )
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
+@pytest.mark.parametrize("copies", [[[0, 3], [0, 5], [1, 2]], [[0, 1], [1, 2]], [[4, 4]]])
+def test_copy_rows(dtype: torch.dtype, copies: list[list[int]]) -> None:
+    data = torch.randn(6, 3, 5).to(dtype)
+    expected = data.clone()
+    for source, target in copies:
+        expected[target] = data[source]
+    ops.copy_rows(data, torch.tensor(copies))
+    assert torch.equal(data, expected)

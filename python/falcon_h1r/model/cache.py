@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from falcon_h1r import ops
 from falcon_h1r.model.config import FalconH1Config
 
 
@@ -90,14 +91,12 @@ class HybridCache:
 
     def copy_blocks(self, copies: Tensor) -> None:
         """Copy KV blocks (src, dst) [n, 2] in every layer, all reads before all writes."""
-        source, target = copies.unbind(1)
         for layer in self.layers:
-            layer.k_cache[target] = layer.k_cache[source]
-            layer.v_cache[target] = layer.v_cache[source]
+            ops.copy_rows(layer.k_cache, copies)
+            ops.copy_rows(layer.v_cache, copies)
 
     def copy_slots(self, copies: Tensor) -> None:
         """Copy SSM slots (src, dst) [m, 2] in every layer, all reads before all writes."""
-        source, target = copies.unbind(1)
         for layer in self.layers:
-            layer.conv_state[target] = layer.conv_state[source]
-            layer.ssm_state[target] = layer.ssm_state[source]
+            ops.copy_rows(layer.conv_state, copies)
+            ops.copy_rows(layer.ssm_state, copies)

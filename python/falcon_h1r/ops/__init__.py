@@ -31,6 +31,7 @@ __all__ = [
     "causal_conv1d",
     "causal_conv1d_slots",
     "causal_conv1d_step",
+    "copy_rows",
     "decay_rate",
     "gated_rms_norm",
     "linear",
@@ -264,6 +265,18 @@ def write_kv(
     if _is_cpu(backend, k, v, k_cache, v_cache):
         return cpu.write_kv(k, v, k_cache, v_cache, slot_mapping)
     return reference.write_kv(k, v, k_cache, v_cache, slot_mapping)
+
+
+def copy_rows(tensor: Tensor, copies: Tensor) -> None:
+    """Copy tensor[src] to tensor[dst] for each (src, dst) of copies [n, 2], in place.
+
+    All reads come before all writes; no destination twice.
+    """
+    source, target = copies.unbind(1)
+    if tensor.is_cpu and not torch.isin(target, source).any():
+        cpu.copy_rows(tensor, copies)
+    else:
+        tensor[target] = tensor[source]
 
 
 def paged_attention(
