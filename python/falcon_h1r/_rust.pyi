@@ -362,8 +362,8 @@ def replay(
     """
 
 # --- kernels ---
-# Addresses are `tensor.data_ptr()`, strides count elements; only `ops/cpu.py` and `ops/cpu_layers.py`
-# call these.
+# Addresses are `tensor.data_ptr()`, strides count elements; only `ops/cpu.py` and
+# `ops/cpu_layers.py` call these.
 
 def set_num_threads(num_threads: int) -> None:
     """Use that many threads from now on, the calling one included."""

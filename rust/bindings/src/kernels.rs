@@ -1,8 +1,8 @@
 //! Bindings of `falcon-kernels`.
 //!
 //! Tensors arrive as addresses (`tensor.data_ptr()`) with sizes and strides in elements: wrapping
-//! each in an array object would cost more than a small kernel. `falcon_h1r.ops.cpu` and `cpu_layers` are the only
-//! callers; they have checked device, dtype and contiguity before they call.
+//! each in an array object would cost more than a small kernel. `falcon_h1r.ops.cpu` and
+//! `cpu_layers` are the only callers; they have checked device, dtype and contiguity before.
 
 mod layers;
 mod memory;
