@@ -74,7 +74,9 @@ def test_a_verifier_notices_one_changed_sign_of_the_thought(family: str) -> None
     rng = Random(11)
     for problem in draws(family, 2, 200):
         thought = problem.thought
-        place = rng.choice([i for i, sign in enumerate(thought) if sign in "0123456789ABCDEFG<>+"])
+        place = rng.choice(
+            [i for i, sign in enumerate(thought) if sign in f"0123456789{LETTERS}<>+"]
+        )
         changed = "1" if thought[place] != "1" else "2"
         spoilt = thought[:place] + changed + thought[place + 1 :]
         try:
