@@ -205,13 +205,12 @@ def verify(problem: Problem) -> bool:
     options = read_options(problem.problem)
     letter = LETTERS[options.index(shape)]
     lines = problem.thought.split("\n")
-    numbers = [line[:1] for line in lines if re.match(r"\d \d", line)]
     copied = [line.split() for line in lines if re.match(r"(\d|arc) \d", line)]
     ends = re.findall(r'[LA] [^MLA"]*?([\d.]+),[\d.]+(?= [MLA]|")', problem.problem)
     return (
         problem.answer == f"({letter})"
         and lines[-1] == f"- {shape} {letter}"
         and [end for _, end in copied] == ends
-        and numbers == [str(i + 1) for i in range(len(numbers))]
+        and lines == think(problem.problem.split('"')[1], options)[0]
         and check_steps(problem.thought)
     )
