@@ -128,6 +128,11 @@ def number_partials(a: int, b: int) -> int:
     return len(str(a)) * len(str(b))
 
 
+def is_step(line: str) -> bool:
+    """Whether a line is an equation of reversed numbers, so that `check_steps` can judge it."""
+    return _STEP.match(line) is not None
+
+
 def check_steps(thought: str) -> bool:
     """Whether every line of the thought that is an equation of reversed numbers holds.
 

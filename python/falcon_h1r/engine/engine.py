@@ -102,6 +102,7 @@ class Engine:
         self.runner = Runner(model, cache)
         self.sampler = Sampler(model.config.vocab_size)
         self.traces = TraceBook(tokenizer)
+        self.weights_version = 0
         self._num_requests = 0
         self._pending: list[EngineEvent] = []
 
@@ -182,6 +183,22 @@ class Engine:
         """Tell the vote which class a finished trace's answer belongs to (None: no answer)."""
         events = self.scheduler.set_answer(request_id, trace_index, answer_class)
         self._pending += [self._event(e) for e in events]
+
+    def update_weights(self, version: int) -> None:
+        """Say that the model's weights are now those of `version`; call it after they changed.
+
+        The module is the trainer's own, so nothing is copied; what was computed with other weights
+        is forgotten: no kept prefix of an earlier version is ever found again. Raises RequestError
+        while a request is unfinished, since its states are of the old weights.
+        """
+        if self.has_unfinished():
+            raise RequestError(
+                f"the weights cannot become version {version} while requests are unfinished; step "
+                "to their end or abort them first"
+            )
+        if version != self.weights_version:
+            self.scheduler.clear_prefix_cache()
+            self.weights_version = version
 
     def tally(self, request_id: int) -> Tally:
         """Return the vote of a thinking request as it stands."""

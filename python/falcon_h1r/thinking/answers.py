@@ -5,6 +5,7 @@ else is left to math-verify, in another process and within a limit (`judge.py`).
 """
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 from falcon_h1r.thinking.judge import judged_equal
@@ -100,11 +101,13 @@ def equal(a: str, b: str) -> bool:
     Equal strings, else exact comparison where both are plain numbers or words, else math-verify
     within its limits. Answers beyond a limit are equal only if their strings are.
     """
-    return bool(_verdict(canonical(a), canonical(b)))
+    return bool(verdict(canonical(a), canonical(b)))
 
 
-def _verdict(a: str, b: str) -> bool | None:
-    """Return whether canonical answers are equal; None when math-verify hit its limit."""
+def verdict(
+    a: str, b: str, judge: Callable[[str, str], bool | None] | None = None
+) -> bool | None:
+    """Return whether canonical answers are equal; None when the judge hit its limit."""
     if a == b:
         return True
     values = _number(_value_of(a)), _number(_value_of(b))
@@ -117,7 +120,8 @@ def _verdict(a: str, b: str) -> bool | None:
     words = _words(a), _words(b)
     if words != (None, None):
         return words[0] == words[1]
-    return judged_equal(*sorted((_latex(a), _latex(b))))
+    ask = judged_equal if judge is None else judge
+    return ask(*sorted((_latex(a), _latex(b))))
 
 
 class AnswerClasses:
@@ -145,11 +149,11 @@ class AnswerClasses:
         for index, representative in enumerate(self.representatives):
             if representative in self._hostile or answer in self._hostile:
                 continue
-            verdict = _verdict(representative, answer)
-            if verdict:
+            same = verdict(representative, answer)
+            if same:
                 return index
-            if verdict is None:  # which of the two was it?
-                is_at_fault = _verdict(answer, _HARMLESS) is None
+            if same is None:  # which of the two was it?
+                is_at_fault = verdict(answer, _HARMLESS) is None
                 self._hostile.add(answer if is_at_fault else representative)
         self.representatives.append(answer)
         return len(self.representatives) - 1

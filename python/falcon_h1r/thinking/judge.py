@@ -18,7 +18,9 @@ from falcon_h1r.errors import ConfigError
 CPU_SECONDS = 0.5
 """CPU time one comparison may take: CPU, not wall, so that a busy machine changes no vote."""
 WALL_SECONDS = 20.0
-"""After this the worker is taken for stuck and killed."""
+"""Time one comparison may take, where the machine is too busy to give it its CPU time."""
+GRACE_SECONDS = 5.0
+"""After this much more the whole worker is taken for stuck and killed."""
 START_SECONDS = 120.0
 """Longest wait for the worker's imports."""
 MEMORY_BYTES = 2 << 30
@@ -50,6 +52,11 @@ class Judge:
                 self._kill()
                 return None
 
+    def start(self) -> None:
+        """Start the worker now, so that the first question does not wait for its imports."""
+        with self._lock:
+            self._started()
+
     def close(self) -> None:
         """End the worker; the next question starts another."""
         with self._lock:
@@ -57,7 +64,7 @@ class Judge:
 
     def _ask(self, worker: subprocess.Popen[bytes], a: str, b: str) -> bool | None:
         cast(IO[bytes], worker.stdin).write(json.dumps([a, b]).encode() + b"\n")
-        reply = self._line(worker, self._wall_seconds)
+        reply = self._line(worker, self._wall_seconds + GRACE_SECONDS)
         return {b"equal": True, b"different": False}.get(reply)
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -67,9 +74,10 @@ class Judge:
             return self._worker
         self._kill()
         script = Path(__file__).with_name("judge_worker.py")
+        limits = (self._cpu_seconds, self._wall_seconds, MEMORY_BYTES)
         # Its own session: Ctrl-C at a terminal is for the caller to handle.
         self._worker = subprocess.Popen(
-            [sys.executable, "-P", script, str(self._cpu_seconds), str(MEMORY_BYTES)],
+            [sys.executable, "-P", script, *map(str, limits)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

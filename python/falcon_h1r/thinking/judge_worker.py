@@ -1,8 +1,8 @@
 """The process in which answers that may be hostile are compared. Run as a script by `judge.py`.
 
 The parent of two: it imports math-verify once and forks a child that serves. A comparison that
-takes more CPU time or memory than allowed kills the child (by the kernel, so no loop in C can
-hold it off); the parent says so and forks the next one within milliseconds.
+takes more CPU time, time or memory than allowed kills the child (by the kernel, so no loop in C
+can hold it off); the parent says so and forks the next one within milliseconds.
 
 Lines on standard input: JSON [a, b]. Lines on standard output: "ready" once, then for every
 pair "equal", "different" or "killed".
@@ -35,21 +35,24 @@ def compare(a: str, b: str) -> bool:
     )
 
 
-def serve(replies: int, cpu_seconds: float, memory_bytes: int) -> None:
-    """Answer pairs until standard input ends; each within `cpu_seconds` of CPU time, or die."""
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+def serve(replies: int, cpu_seconds: float, wall_seconds: float, memory_bytes: int) -> None:
+    """Answer pairs until standard input ends; each within its CPU time and time, or die."""
+    for number in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+        signal.setitimer(signal.ITIMER_REAL, wall_seconds)
         try:
             equal = compare(*json.loads(line))
         except (Exception, RecursionError, MemoryError):
             equal = False
         signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         os.write(replies, b"equal\n" if equal else b"different\n")
 
 
-def main(cpu_seconds: float, memory_bytes: int) -> None:
+def main(cpu_seconds: float, wall_seconds: float, memory_bytes: int) -> None:
     """Import, say "ready", then keep one child serving until standard input ends."""
     replies = os.dup(1)
     os.dup2(2, 1)  # a library that prints must not break the protocol
@@ -59,7 +62,7 @@ def main(cpu_seconds: float, memory_bytes: int) -> None:
         child = os.fork()
         if child == 0:
             try:
-                serve(replies, cpu_seconds, memory_bytes)
+                serve(replies, cpu_seconds, wall_seconds, memory_bytes)
             except BaseException:
                 os._exit(1)
             os._exit(0)
@@ -69,4 +72,4 @@ def main(cpu_seconds: float, memory_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]))
+    main(float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))
