@@ -19,8 +19,8 @@ from falcon_h1r.train.tasks import FAMILIES
 from falcon_h1r.train.tasks.steps import check_steps, is_step
 
 END_OF_THOUGHT = "</think>"
-CPU_SECONDS = 0.5
-WALL_SECONDS = 1.5
+CPU_SECONDS = 0.25
+WALL_SECONDS = 1.0
 """Limits of one comparison by math-verify: work first, the clock as last resort."""
 
 
@@ -60,7 +60,7 @@ class Terms:
 
     def total(self, weights: RewardRecipe) -> float:
         """The reward."""
-        return sum(getattr(weights, name) * value for name, value in asdict(self).items())
+        return float(sum(getattr(weights, name) * value for name, value in asdict(self).items()))
 
 
 TERMS = tuple(f.name for f in fields(Terms))

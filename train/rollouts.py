@@ -149,14 +149,13 @@ def sample_groups(
         for t in range(group_size):
             reason = reasons[request_id, t]
             output = engine.output(request_id, t)
-            logprobs = tuple(
-                step[token].logprob
-                for step, token in zip(output.logprobs or (), output.token_ids, strict=True)
-            )
-            if reason == "error" or not np.isfinite(logprobs).all():
+            if reason == "error":
                 raise TrainingError(
-                    f"sampling prompt {ordinal} met NaN logits after {output.text!r:.200}"
+                    f"sampling prompt {ordinal} met NaN logits after {output.token_ids}; these "
+                    "weights cannot be used"
                 )
+            steps = zip(output.logprobs or (), output.token_ids, strict=True)
+            logprobs = tuple(step[token].logprob for step, token in steps)
             traces.append((output, logprobs, reason == "stop"))
         rollouts = judge(
             problems[ordinal],
@@ -169,9 +168,7 @@ def sample_groups(
             weights,
             params.max_tokens or 1,
         )
-        groups.append(
-            Group(ordinal, engine.weights_version, prompts[ordinal], tuple(rollouts))
-        )
+        groups.append(Group(ordinal, engine.weights_version, prompts[ordinal], tuple(rollouts)))
         engine.release(request_id)
     return groups
 
@@ -291,6 +288,15 @@ class Packed:
     def fill(self) -> float:
         """Share of the slots that hold a token of a sequence."""
         return int(self.cu_seqlens[self.response_lengths.numel()]) / self.input_ids.numel()
+
+    def per_token(self, values: Tensor) -> Tensor:
+        """Repeat one value a sequence [S] for each of its response tokens [N]."""
+        return torch.repeat_interleave(values, self.response_lengths)
+
+
+def by_sequence(values: Tensor, lengths: Tensor) -> list[Tensor]:
+    """Cut [N] into one tensor a sequence of `lengths` [S]."""
+    return list(torch.split(values, lengths.tolist()))
 
 
 def pack(sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Packed:

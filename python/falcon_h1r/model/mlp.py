@@ -36,7 +36,8 @@ class Linear(nn.Linear):
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         key = (x.device, dtype)
         if key not in self._epilogues:
-            self._epilogues[key] = self._epilogue(x.device, dtype)
+            with torch.inference_mode(False):  # the trainer may use what generation made first
+                self._epilogues[key] = self._epilogue(x.device, dtype)
         scale, after = self._epilogues[key]
         bias: Tensor | None = self.bias
         if bias is not None and after is not None:

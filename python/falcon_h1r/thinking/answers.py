@@ -104,9 +104,7 @@ def equal(a: str, b: str) -> bool:
     return bool(verdict(canonical(a), canonical(b)))
 
 
-def verdict(
-    a: str, b: str, judge: Callable[[str, str], bool | None] | None = None
-) -> bool | None:
+def verdict(a: str, b: str, judge: Callable[[str, str], bool | None] | None = None) -> bool | None:
     """Return whether canonical answers are equal; None when the judge hit its limit."""
     if a == b:
         return True
