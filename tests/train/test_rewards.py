@@ -137,7 +137,8 @@ def hostile_answers(count: int) -> list[str]:
         if kind == 3:
             return f"{number()}!!" + "!" * rng.randint(0, 8)
         if kind == 4:
-            return f"\\int_0^{{{number()}}} {letter}^{{{letter}^{{{letter}}}}} e^{{{letter}^2}} d{letter}"
+            tower = f"{letter}^{{{letter}^{{{letter}}}}}"
+            return f"\\int_0^{{{number()}}} {tower} e^{{{letter}^2}} d{letter}"
         if kind == 5:
             return f"\\sum_{{k=1}}^{{{'9' * rng.randint(2, 12)}}} \\frac{{1}}{{k^{number()}}}"
         if kind == 6:
