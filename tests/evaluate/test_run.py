@@ -179,8 +179,10 @@ def test_runs_side_by_side(folder: Path, result: EvalResult, tmp_path: Path) -> 
     head, rows = compare_table([result, EvalResult.load(folder)], ["one", "two"])
     assert [row[:2] for row in rows][::5] == [["one", "greedy"], ["two", "greedy"]]
     assert rows[5][head.index("against the first")].startswith("+0.0 (")
-    [path] = write_comparison([result, result], ["one", "two"], tmp_path)
-    assert "falcon-h1r eval --tasks own" in path.read_text()
+    pytest.importorskip("matplotlib")
+    page, picture = write_comparison([result, result], ["one", "two"], tmp_path)
+    assert "falcon-h1r eval --tasks own" in page.read_text() and "<svg" in page.read_text()
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_model_without_deepconf_or_figures(llm: LLM) -> None:

@@ -17,9 +17,11 @@ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1150px; margin: 2em aut
 table {{ border-collapse: collapse; font-size: 13px }}
 th, td {{ padding: .25em .7em; border-bottom: 1px solid #ddd; text-align: right }}
 th:first-child, td:first-child {{ text-align: left }}
+svg {{ width: 100%; height: auto }}
 </style></head><body><h1>Comparison</h1>
 <p>Over the {count} problems that all runs have; differences are paired, against the first run,
 with 95 % intervals over problems.</p>
+{figure}
 {table}
 <h2>Commands</h2>
 {commands}
@@ -78,15 +80,28 @@ def compare_table(results: Sequence[EvalResult], names: Sequence[str]) -> Table:
 def write_comparison(
     results: Sequence[EvalResult], names: Sequence[str], folder: str | Path
 ) -> list[Path]:
-    """Write comparison.html into a folder; return its path in a list."""
+    """Write comparison.html into a folder and, with the extra "report", its figure as PNG."""
+    from falcon_h1r.evaluate import figure
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     commands = "\n".join(
         f"<p>{html.escape(name)}: <code>{html.escape(str(result.header.get('command')))}</code></p>"
         for name, result in zip(names, results, strict=True)
     )
-    path = folder / "comparison.html"
-    count = len(common(results)[0].items)
-    table = to_html(compare_table(results, names))
-    write_whole(path, _PAGE.format(count=count, table=table, commands=commands))
-    return [path]
+    paths = [folder / "comparison.html"]
+    shared = common(results)
+    drawn = ""
+    if figure.has_matplotlib():
+        picture = figure.draw_comparison(shared, names)
+        drawn = figure.svg(picture)
+        paths.append(folder / "comparison.png")
+        picture.savefig(paths[-1], dpi=150)
+    page = _PAGE.format(
+        count=len(shared[0].items),
+        figure=drawn,
+        table=to_html(compare_table(results, names)),
+        commands=commands,
+    )
+    write_whole(paths[0], page)
+    return paths

@@ -5,7 +5,6 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from falcon_h1r.evaluate import statistics
@@ -70,18 +69,13 @@ def draw(result: EvalResult) -> "Figure":
     return figure
 
 
-def png(result: EvalResult, path: Path) -> None:
-    """Write the figure as PNG."""
-    draw(result).savefig(path, dpi=150)
-
-
-def svg(result: EvalResult) -> str:
-    """Return the figure as an SVG element."""
+def svg(figure: "Figure") -> str:
+    """Return a figure as an SVG element."""
     import matplotlib as mpl
 
     buffer = BytesIO()
     with mpl.rc_context(_STYLE):
-        draw(result).savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue().decode()
     return text[text.index("<svg") :]
 
@@ -116,8 +110,6 @@ def _majority_is_right(record: RunRecord, k: int) -> bool:
 
 
 def _against_tokens(axes: "Axes", result: EvalResult) -> None:
-    from matplotlib.ticker import LogLocator, NullLocator
-
     total, done = result.total(), result.done()
     if "full" in result.runs and done:
         curve = majority_curve(result.records_of("full", done))
@@ -136,10 +128,7 @@ def _against_tokens(axes: "Axes", result: EvalResult) -> None:
         if mode in total.accuracy and run != "full":
             speed = total.speed[run]
             _point(axes, run, speed.tokens_per_problem, total.accuracy[mode], _NAMES[run])
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,g}")
-    axes.xaxis.set_minor_locator(NullLocator())
+    _log_axis(axes)
     axes.set_xlabel("tokens a problem (log scale; fewer is better)")
     axes.set_title("Tokens x accuracy", loc="left", fontsize=11)
     _finish(axes)
@@ -201,6 +190,15 @@ def _point(axes: "Axes", run: str, x: float, estimate: Estimate, label: str) -> 
     )  # fmt: skip
 
 
+def _log_axis(axes: "Axes") -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
 def _finish(axes: "Axes") -> None:
     axes.set_ylabel("right answers, %")
     low, high = axes.get_ylim()
@@ -228,3 +226,41 @@ def _short(row: Row) -> str:
     """Return a row's name with its count; of a long task name the end."""
     name = row.name if len(row.name) <= 46 else "..." + row.name[-43:]
     return f"{name} ({row.num_problems})"
+
+
+def draw_comparison(results: Sequence[EvalResult], names: Sequence[str]) -> "Figure":
+    """Return the figure of several results over the same problems: a colour a run."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(12.0, 5.2), layout="constrained")
+        tokens, time = figure.subplots(1, 2, sharey=True)
+        for number, (name, result) in enumerate(zip(names, results, strict=True)):
+            total = result.total()
+            for run, mode in _POINTS:
+                if mode not in total.accuracy:
+                    continue
+                speed, estimate = total.speed[run], total.accuracy[mode]
+                style = {"color": f"C{number}", "marker": _MARKERS[run], "markersize": 8}
+                errors: Any = [
+                    [100 * (estimate.value - estimate.low)],
+                    [100 * (estimate.high - estimate.value)],
+                ]
+                for axes, x in (
+                    (tokens, speed.tokens_per_problem),
+                    (time, speed.seconds_per_problem),
+                ):
+                    axes.errorbar(
+                        x, 100 * estimate.value, yerr=errors, capsize=3, linestyle="",
+                        label=f"{name}: {_NAMES[run]}", **style,
+                    )  # fmt: skip
+        tokens.set_xlabel("tokens a problem (fewer is better)")
+        time.set_xlabel("seconds a problem (fewer is better)")
+        for axes in (tokens, time):
+            _log_axis(axes)
+        tokens.set_ylabel("right answers, %")
+        count = len(results[0].done())
+        figure.suptitle(f"{len(results)} runs over the same {count} problems", fontweight="bold")
+        time.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure

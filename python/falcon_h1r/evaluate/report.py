@@ -68,19 +68,19 @@ def write_report(
     data = result.to_dict() | {"overlap": [overlap.sentence() for overlap in overlaps]}
     paths = [folder / "results.json", folder / "report.html"]
     write_whole(paths[0], json.dumps(data, indent=1) + "\n")
-    write_whole(paths[1], render(result, overlaps))
+    drawn = ""
     if result.done() and figure.has_matplotlib():
+        picture = figure.draw(result)
+        drawn = figure.svg(picture)
         paths.append(folder / "report.png")
-        figure.png(result, paths[-1])
+        picture.savefig(paths[-1], dpi=150)
+    write_whole(paths[1], render(result, overlaps, drawn))
     return paths
 
 
-def render(result: EvalResult, overlaps: Sequence[Overlap] = ()) -> str:
-    """Return the report as one HTML page that loads nothing."""
-    from falcon_h1r.evaluate import figure
-
+def render(result: EvalResult, overlaps: Sequence[Overlap] = (), figure: str = "") -> str:
+    """Return the report as one HTML page that loads nothing; `figure` is an SVG element."""
     header, model = result.header, result.header.get("model", {})
-    drawn = result.done() and figure.has_matplotlib()
     done, asked = len(result.done()), len(result.items)
     warning = ""
     if done < asked:
@@ -92,9 +92,8 @@ def render(result: EvalResult, overlaps: Sequence[Overlap] = ()) -> str:
         facts=html.escape(facts(result)),
         command=html.escape(header.get("command") or "made by evaluate(), without a command"),
         warning=warning,
-        figure=figure.svg(result)
-        if drawn
-        else "<p>No figure: <code>pip install 'falcon-h1r[report]'</code> and run it again.</p>",
+        figure=figure
+        or "<p>No figure: <code>pip install 'falcon-h1r[report]'</code> and run it again.</p>",
         accuracy=to_html(accuracy_table(result)),
         meaning=html.escape(_MEANING),
         speed=to_html(speed_table(result)),
