@@ -106,6 +106,7 @@ def test_gsm8k_is_read() -> None:
     assert isinstance(wrong, Draft)
     assert judge(wrong, FilterRecipe()) == "wrong answer"
     assert isinstance(formats.gsm8k(row | {"answer": "40"}, "", "s", "", ""), Broken)
+    assert chain(row) == found.but(family="f", style="cot")
 
 
 def test_math_is_read() -> None:
@@ -118,6 +119,7 @@ def test_math_is_read() -> None:
     assert (found.answer, found.level) == ("\\frac{3}{2}", 3)
     assert found.family == "math_counting_probability"
     assert isinstance(formats.math(row | {"solution": "It is 3/2."}, "", "s", ""), Broken)
+    assert chain(row) == found.but(where="line 1", style="cot")
 
 
 # Filters
@@ -297,21 +299,25 @@ def test_overlap_by_length_of_the_problem(tmp_path: Path) -> None:
     middle = "what is one plus two plus three plus four"
     sets = evaluation(tmp_path, [long, middle, "2 + 2 = ?"])
     assert sets.num_problems == 3
-    assert sets.shares_ngram("Well: A farmer has seventeen sheep and all but nine die, how many?")
-    assert not sets.shares_ngram("A farmer has seventeen sheep and all but nine live on.")
-    assert sets.shares_ngram("say what is one plus two plus three plus nothing")
+    assert sets.shares_ngram(
+        "Well: A farmer has seventeen sheep and all but nine die, how many?", ""
+    )
+    assert not sets.shares_ngram("A farmer has seventeen sheep and all but nine live on.", "")
+    assert sets.shares_ngram("say what is one plus two plus three plus nothing", "")
     assert not sets.holds_item("say what is one plus two plus three plus nothing")
     assert sets.holds_item(f"Now, {middle}?")
     assert sets.holds_item("2 + 2 = ?")
     assert not sets.holds_item("So 2 + 2 = ? That is easy")
+    assert not sets.shares_ngram("How many?", "One plus two plus three.")
+    assert sets.shares_ngram("How many?", f"I remember: {long}")
 
 
 def test_a_template_is_no_overlap(tmp_path: Path) -> None:
     template = "if you follow these instructions , do you return to the starting point ?"
     problems = [f"{template} take {i} steps to the left of house {i} now" for i in range(30)]
     sets = evaluation(tmp_path, problems)
-    assert not sets.shares_ngram(f"{template} turn round and go home")
-    assert sets.shares_ngram(problems[7])
+    assert not sets.shares_ngram(f"{template} turn round and go home", "")
+    assert sets.shares_ngram(problems[7], "")
 
 
 def test_evaluation_formats(tmp_path: Path) -> None:
@@ -323,6 +329,15 @@ def test_evaluation_formats(tmp_path: Path) -> None:
     assert sets.holds_item("u v")
     with pytest.raises(ConfigError, match="there is no"):
         EvaluationSets([str(tmp_path / "none")])
+    (tmp_path / "one").mkdir()
+    for i in range(40):
+        text = f"of all the numbers that there are in the world we take the number {i} and halve it"
+        (tmp_path / f"one/{i}.json").write_text(json.dumps({"problem": text}))
+    folder = EvaluationSets([str(tmp_path / "one")])
+    assert folder.num_problems == 40
+    assert not folder.shares_ngram(
+        "Of all the numbers that there are in the world we take two.", ""
+    )
     (tmp_path / "c.json").write_text("{")
     with pytest.raises(ConfigError, match=r"c\.json is not JSON"):
         EvaluationSets([str(tmp_path / "c.json")])

@@ -67,19 +67,13 @@ def renumber(draft: Draft, rng: Random) -> Draft | None:
 def compose(first: Draft, second: Draft, rng: Random) -> Draft | None:
     """Two problems whose integer answers are added or subtracted; verified by reading them back.
 
-    Written arithmetic of our own families keeps its notation (digits reversed), other thoughts
-    end on a plain equation.
+    Both are of our own families, whose notation (digits reversed) is kept, or both are not: then
+    the thought ends on a plain equation.
     """
-    if not (_INTEGER.fullmatch(first.answer) and _INTEGER.fullmatch(second.answer)):
-        return None
-    if COMPOSED in (first.family, second.family):
-        return None
     a, b, sign = int(first.answer), int(second.answer), rng.choice("+-")
     total = a + b if sign == "+" else a - b
-    ours = [draft.family in FAMILIES for draft in (first, second)]
-    if any(ours) and not all(ours):
-        return None
-    if all(ours):
+    ours = first.family in FAMILIES
+    if ours:
         lines = [first.thought, f"A={show(signed(a))}", second.thought, f"B={show(signed(b))}"]
         b_sign, b_size = signed(b)
         add_terms(lines, [signed(a), (b_sign if sign == "+" else -b_sign, b_size)])
@@ -103,7 +97,7 @@ def compose(first: Draft, second: Draft, rng: Random) -> Draft | None:
         judge=None,
         pass_rate=None,
     )
-    return composed if _is_composed_of(composed, first, second, all(ours)) else None
+    return composed if _is_composed_of(composed, first, second, ours) else None
 
 
 def _is_composed_of(composed: Draft, first: Draft, second: Draft, ours: bool) -> bool:
@@ -205,6 +199,17 @@ def _equations_hold(draft: Draft) -> bool:
     return draft.answer in [n.replace(",", "") for n in _ANY_NUMBER.findall(draft.thought)[-3:]]
 
 
+def _pair(drafts: list[Draft], rng: Random) -> tuple[Draft, Draft] | None:
+    """Two samples that can be joined: integer answers, both of our own families or neither."""
+    numeric = [draft for draft in drafts if _INTEGER.fullmatch(draft.answer)]
+    if not numeric:
+        return None
+    first = rng.choice(numeric)
+    ours = first.family in FAMILIES
+    second = rng.choice([draft for draft in numeric if (draft.family in FAMILIES) == ours])
+    return first, second
+
+
 Make = Callable[[Draft, Random], Draft | None]
 
 
@@ -219,8 +224,8 @@ def augmented(
     for name, share in shares.items():
         rng = Random(f"augment {seed} {name}")
         for _ in range(round(share * len(drafts))):
-            draft = rng.choice(drafts)
             if name in simple:
-                yield name, simple[name](draft, rng)
+                yield name, simple[name](rng.choice(drafts), rng)
             else:
-                yield name, compose(draft, rng.choice(drafts), rng)
+                pair = _pair(drafts, rng)
+                yield name, compose(*pair, rng) if pair else None

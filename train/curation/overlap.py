@@ -1,8 +1,9 @@
 """Overlap with evaluation sets: shared n-grams of words.
 
 An evaluation problem of 13 words or more is known by its 13-grams, one of 8 to 12 words by its
-8-grams, a shorter one only as a whole. N-grams that stand in more than ten problems of
-one set are its template ("if you follow these instructions ..."), not a problem, and do not count.
+8-grams, a shorter one only as a whole. N-grams that stand in more than ten problems of one set, or
+in more than a tenth of them (three at least), are its template ("if you follow these instructions
+..."), not a problem, and do not count.
 """
 
 import json
@@ -21,7 +22,7 @@ from falcon_h1r.errors import ConfigError
 
 LONG, SHORT = 13, 8
 MAX_COMMON = 10
-"""Problems of one set that may share an n-gram before it counts as their template."""
+"""Problems of one large set that may share an n-gram before it counts as their template."""
 _NAMES = ("input", "problem", "question", "prompt", "stem", "text")
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
@@ -59,9 +60,16 @@ class Grams:
         sums: NDArray[np.uint64] = self._sums[n:] - self._sums[:-n]
         return sums * _powers(count, _INVERSE)
 
-    def whole(self) -> int:
-        """The hash of the whole text."""
-        return int(self._sums[-1])
+    def at(self, start: int, n: int) -> tuple[int, int]:
+        """(n, hash) of the n words from `start`; a hash of nothing where they do not fit."""
+        if start + n >= len(self._sums):
+            return n, -1
+        difference = int(self._sums[start + n]) - int(self._sums[start])
+        return n, difference * pow(_INVERSE, start, 1 << 64) % (1 << 64)
+
+    def whole(self) -> tuple[int, int]:
+        """(number of words, hash) of the whole text."""
+        return self.at(0, len(self._sums) - 1)
 
 
 def _powers(count: int, base: int = _BASE) -> NDArray[np.uint64]:
@@ -76,69 +84,88 @@ class EvaluationSets:
 
     def __init__(self, paths: list[str]) -> None:
         """Read the problems of files and folders. Raises ConfigError naming what has none."""
-        self._ngrams: dict[int, set[int]] = {}
+        self._ngrams: dict[int, set[int]] = {LONG: set(), SHORT: set()}
         """n -> the n-grams that tell a problem."""
-        self._lengths: dict[int, set[int]] = {}
-        """Number of words -> whole problems of so many."""
+        self._wholes: set[tuple[int, int]] = set()
+        """(number of words, hash) of every problem."""
+        self._openings: dict[int, set[int]] = {}
+        """First 8-gram -> numbers of words of the problems that begin with it."""
         self.num_problems = 0
         for path in paths:
-            self._add(path)
+            sets = problem_sets(Path(path))
+            if not any(sets.values()):
+                raise ConfigError(f"evaluation: {path} holds no problem; give JSON or JSON lines")
+            for texts in sets.values():
+                self._add(texts)
 
-    def _add(self, path: str) -> None:
-        items: list[tuple[int, list[int]]] = []
+    def _add(self, texts: list[str]) -> None:
+        items: list[tuple[int, set[int]]] = []
         common: Counter[int] = Counter()
-        for text in problems_of(Path(path)):
+        for text in texts:
             words = words_of(text)
             if not words:
                 continue
             grams = Grams(words)
-            self._lengths.setdefault(len(words), set()).add(grams.whole())
+            self._wholes.add(grams.whole())
+            if len(words) >= SHORT:
+                opening = int(grams.of(SHORT)[0])
+                self._openings.setdefault(opening, set()).add(len(words))
             n = LONG if len(words) >= LONG else SHORT
-            items.append((n, grams.of(n).tolist()))
-            common.update(set(items[-1][1]))
-        if not items:
-            raise ConfigError(f"evaluation: {path} holds no problem; give JSON or JSON lines")
+            items.append((n, set(grams.of(n).tolist())))
+            common.update(items[-1][1])
         self.num_problems += len(items)
+        most = max(2, min(MAX_COMMON, len(items) // 10))
         for n, found in items:
-            self._ngrams.setdefault(n, set()).update(g for g in found if common[g] <= MAX_COMMON)
+            self._ngrams[n].update(gram for gram in found if common[gram] <= most)
 
-    def shares_ngram(self, text: str) -> bool:
-        """Whether the text shares an n-gram with a problem, or is a whole short one."""
-        grams = Grams(words_of(text))
-        return _meets(grams, self._ngrams) or self._is_item(grams)
+    def shares_ngram(self, problem: str, thought: str) -> bool:
+        """Whether a sample shares an n-gram with a problem, or asks a short one."""
+        if Grams(words_of(problem)).whole() in self._wholes:
+            return True
+        grams = Grams(words_of(f"{problem}\n{thought}"))
+        return any(not known.isdisjoint(grams.of(n).tolist()) for n, known in self._ngrams.items())
 
-    def holds_item(self, text: str) -> bool:
-        """Whether a whole problem of at least 8 words stands in the text, or is the text."""
-        grams = Grams(words_of(text))
-        long = {n: known for n, known in self._lengths.items() if n >= SHORT}
-        return _meets(grams, long) or self._is_item(grams)
+    def holds_item(self, problem: str) -> bool:
+        """Whether a whole evaluation problem of at least 8 words stands in one, or is it."""
+        grams = Grams(words_of(problem))
+        if grams.whole() in self._wholes:
+            return True
+        openings = grams.of(SHORT).tolist()
+        return any(
+            grams.at(start, length) in self._wholes
+            for start, opening in enumerate(openings)
+            for length in self._openings.get(opening, ())
+        )
 
-    def _is_item(self, grams: Grams) -> bool:
-        return any(grams.whole() in known for known in self._lengths.values())
 
+def problem_sets(path: Path) -> dict[Path, list[str]]:
+    """The problems of a JSON or JSON-lines file, or of all such files of a folder, by set.
 
-def _meets(grams: Grams, known: dict[int, set[int]]) -> bool:
-    return any(not hashes.isdisjoint(grams.of(n).tolist()) for n, hashes in known.items())
-
-
-def problems_of(path: Path) -> Iterator[str]:
-    """The problems of a JSON or JSON-lines file, or of all such files of a folder."""
+    A file is a set; files of one problem each are one set a folder.
+    """
     if not path.exists():
         raise ConfigError(f"evaluation: there is no {path}; give an existing file or folder")
     paths = [path]
     if path.is_dir():
         paths = sorted(p for p in path.rglob("*") if p.suffix in (".json", ".jsonl"))
+    sets: dict[Path, list[str]] = {}
     for file in paths:
         try:
-            text = file.read_text(encoding="utf-8")
-            if file.suffix == ".jsonl":
-                for line in text.splitlines():
-                    if line.strip():
-                        yield from _texts(json.loads(line))
-            else:
-                yield from _texts(json.loads(text))
+            texts = list(_problems(file))
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"evaluation: {file} is not JSON: {error}") from None
+        sets.setdefault(file if len(texts) > 1 else file.parent, []).extend(texts)
+    return sets
+
+
+def _problems(file: Path) -> Iterator[str]:
+    text = file.read_text(encoding="utf-8")
+    if file.suffix != ".jsonl":
+        yield from _texts(json.loads(text))
+        return
+    for line in text.splitlines():
+        if line.strip():
+            yield from _texts(json.loads(line))
 
 
 def _texts(value: Any) -> Iterator[str]:

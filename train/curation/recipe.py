@@ -121,7 +121,7 @@ class DifficultyRecipe:
     """Pass rate up to which a problem is hard; 0.0 is unsolved."""
     consistent: float = 0.5
     """An unsolved problem is dropped when this share of its rollouts agrees on one answer: then
-    the reference is more likely wrong than the model."""
+    the reference is more likely wrong than the model, unless a verifier has computed it."""
     weights: dict[str, float] = field(
         default_factory=lambda: {
             "solved": 0.25, "easy": 0.5, "medium": 1.0, "hard": 1.5, "unsolved": 0.25,

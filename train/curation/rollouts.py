@@ -1,8 +1,8 @@
 """Rollouts of a model on problems: difficulty by pass rate, and right thoughts to learn from.
 
 The rules for problems without a right rollout follow the Falcon-H1R report (arXiv 2601.02346):
-where half of the rollouts or more agree on one wrong answer the problem is dropped, of the others
-a small part stays.
+where half of the rollouts or more agree on one wrong answer the problem is dropped (unless a
+verifier has computed the reference), of the others a small part stays.
 """
 
 from collections.abc import Callable, Sequence

@@ -146,10 +146,7 @@ class ShardWorker:
             counts.shortest_too_long = min(shortest or length, length)
             return "too long"
         if self.evaluation is not None:
-            text = f"{draft.problem}\n{draft.thought}"
-            shares = self.evaluation.shares_ngram(draft.problem) or (
-                self.evaluation.shares_ngram(text)
-            )
+            shares = self.evaluation.shares_ngram(draft.problem, draft.thought)
             holds = self.evaluation.holds_item(draft.problem)
             counts.overlap[f"ngram|{draft.source}"] += shares
             counts.overlap[f"item|{draft.source}"] += holds
@@ -189,7 +186,8 @@ class ShardWorker:
             right = sum(is_right(draft, rollout) for rollout in tried)
             draft = draft.but(pass_rate=right / len(tried) if tried else None)
             consistent = self.recipe.difficulty.consistent
-            if tried and not right and is_consistent_error(tried, consistent):
+            is_certain = draft.checked_by == "verifier"  # of such a reference nothing is doubtful
+            if tried and not (right or is_certain) and is_consistent_error(tried, consistent):
                 self._drop(counts, "consistent error", draft.source, draft.where)
                 continue
             proposals: list[Draft] = []
