@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from falcon_h1r.cli.main import main
 from falcon_h1r.errors import ConfigError, TrainingError
 from falcon_h1r.train.curate import run_curate
+from falcon_h1r.train.curation.gym import GymJudge
 from falcon_h1r.train.curation.recipe import DifficultyRecipe
 from falcon_h1r.train.curation.rollouts import Roller, Rollout
 from falcon_h1r.train.samples import CuratedStream, read_samples
@@ -221,6 +221,61 @@ def test_rollouts_of_the_reference_model_depend_on_the_problem_alone() -> None:
     assert roller(["word " * 3000]) == [[]]
 
 
+def test_math_is_a_folder_of_files(recipe: Path, tmp_path: Path) -> None:
+    for i in range(30):
+        folder = tmp_path / "MATH" / ("algebra" if i % 3 else "geometry")
+        folder.mkdir(parents=True, exist_ok=True)
+        row = {
+            "problem": f"Compute $\\frac{{{i}}}{{7}}+{chain(i)['problem']}$",
+            "level": f"Level {1 + i % 5}",
+            "type": "Algebra" if i % 3 else "Geometry",
+            "solution": f"{chain(i)['thought']} So it is $\\boxed{{\\frac{{{i}}}{{7}}}}$.",
+        }
+        (folder / f"{i}.json").write_text(json.dumps(row) if i != 5 else "{")
+    source = f"sources={{contest: {{kind: math, path: {tmp_path / 'MATH'}}}}}"
+    overrides = ["evaluation=[]", "mix={}", "augment={}", "shard_size=7", source]
+    made = run_curate(recipe, tmp_path / "set", overrides, **SILENT)
+    assert made is not None
+    assert made["broken"] == ["algebra/5.json: not JSON (Expecting property name enclosed in "
+                              "double quotes)"]  # fmt: skip
+    families = {name: v["taken"] for name, v in made["mix"]["family"].items()}
+    assert families == {"math_algebra": 19, "math_geometry": 10}
+    assert set(made["mix"]["level"]) == {"1", "2", "3"}
+    with pytest.raises(ConfigError, match=r"holds no \.json file"):
+        (tmp_path / "none").mkdir()
+        path = f"sources.contest.path={tmp_path / 'none'}"
+        run_curate(recipe, tmp_path / "set2", [*overrides, path], **SILENT)
+
+
+@pytest.mark.campaign
+def test_killed_at_many_moments(recipe: Path, tmp_path: Path) -> None:
+    """Kill at random moments until done, saves included; the bytes are those of one run."""
+    run_curate(recipe, tmp_path / "whole", **SILENT)
+    whole, rng = contents(tmp_path / "whole"), Random(0)
+    command = [sys.executable, "-m", "falcon_h1r.cli.main", "curate", "--recipe", str(recipe)]
+    kills = 0
+    for round_number in range(10):
+        output = tmp_path / f"killed-{round_number}"
+        for _ in range(20):
+            process = subprocess.Popen(
+                [*command, "--output", str(output)], stdout=subprocess.DEVNULL, cwd=tmp_path
+            )
+            work = output.with_name(output.name + ".work")
+            while process.poll() is None and not work.exists():
+                time.sleep(0.005)
+            try:
+                process.wait(timeout=rng.uniform(0, 1.2))
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                kills += 1
+        else:
+            run_curate(recipe, output, **SILENT)
+        assert contents(output) == whole
+    assert kills > 10
+
+
 # Extras
 
 
@@ -236,29 +291,48 @@ def test_parquet_and_reasoning_gym_by_extras(
             run_curate(recipe, tmp_path / "set", [sources], **SILENT)
 
 
-class FakeGym:
-    """Answers as reasoning-gym's datasets do."""
+GYM = """
+import time
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+def create_dataset(task, seed, size):
+    return Gym()
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        thought = {"answer_cot": f"{index} and 1 make {index + 1}.\n#### {index + 1}"}
-        return {
-            "question": f"What follows {index}?",
-            "answer": str(index + 1),
-            "metadata": thought if index % 2 else {},
-        }
+class Gym:
+    def __getitem__(self, index):
+        cot = {"answer_cot": f"{index} and 1 make {index + 1}.\\n#### {index + 1}"}
+        return {"question": f"What follows {index}?", "answer": str(index + 1),
+                "metadata": cot if index % 2 else {}}
 
-    def score_answer(self, answer: str, entry: dict[str, Any]) -> float:
-        return float(answer == entry["answer"])
+    def score_answer(self, answer, entry):
+        if answer == "hang":
+            time.sleep(60)
+        return float(answer.strip("+") == entry["answer"] and 1 / (answer != "crash"))
+"""
+
+
+@pytest.fixture
+def fake_gym(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that answers as reasoning-gym does, also in a process of its own."""
+    (tmp_path / "gym").mkdir()
+    (tmp_path / "gym/reasoning_gym.py").write_text(GYM)
+    monkeypatch.syspath_prepend(tmp_path / "gym")
+    monkeypatch.delitem(sys.modules, "reasoning_gym", raising=False)
+
+
+def test_a_verifier_that_hangs_or_crashes_says_no(fake_gym: None) -> None:
+    judge = GymJudge("after", "1", "9", "{}", seconds=0.3)
+    assert judge.is_right(3, "+4")
+    assert not judge.is_right(3, "5")
+    assert not judge.is_right(3, "hang")
+    assert not judge.is_right(3, "crash")
+    assert not judge.is_right(3, "4" * 10_000)
+    assert judge.is_right(4, "5")
+    judge.close()
 
 
 def test_reasoning_gym_problems_without_thought(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Path, tmp_path: Path, fake_gym: None
 ) -> None:
-    module = types.SimpleNamespace(create_dataset=lambda task, seed, size: FakeGym(size))
-    monkeypatch.setitem(sys.modules, "reasoning_gym", module)
     sources = "sources={gym: {kind: reasoning_gym, task: after, count: 20}}"
     plain = ["evaluation=[]", "mix={}", "augment={}", sources]
     made = run_curate(recipe, tmp_path / "plain", plain, **SILENT)

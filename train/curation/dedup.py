@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from falcon_h1r.train.curation.drafts import missing
 from falcon_h1r.train.curation.recipe import FilterRecipe
-from falcon_h1r.train.curation.sources import missing
 from falcon_h1r.train.samples import Sample
 
 NUM_PERM = 64

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from falcon_h1r.errors import ConfigError
 from falcon_h1r.train.samples import Sample
 
 
@@ -77,3 +78,8 @@ class Source(Protocol):
 
     def share(self, position: Position) -> float | None:
         """How much of the source lies before a position; None where that is not known."""
+
+
+def missing(package: str, what: str) -> ConfigError:
+    """The error that names the extra."""
+    return ConfigError(f"{what} needs {package}; pip install 'falcon-h1r[curate]'")

@@ -1,4 +1,4 @@
-"""Where records come from: generators, JSONL, GSM8K, MATH, Parquet, reasoning-gym.
+"""Where records come from: generators, JSONL, GSM8K, MATH, Parquet.
 
 A position is (ordinal, 0) for what is generated, (byte offset, line number) for a file of lines,
 (row, 0) for Parquet, (rank of the file, 0) for MATH: a run that was killed reads on from where its
@@ -13,7 +13,8 @@ from typing import Any
 
 from falcon_h1r.errors import ConfigError
 from falcon_h1r.train.curation import formats
-from falcon_h1r.train.curation.drafts import Broken, Draft, Position, Record, Source
+from falcon_h1r.train.curation.drafts import Broken, Draft, Position, Record, Source, missing
+from falcon_h1r.train.curation.gym import ReasoningGymSource
 from falcon_h1r.train.curation.recipe import SourceRecipe
 from falcon_h1r.train.tasks import FAMILIES, may_train
 
@@ -178,58 +179,6 @@ class ParquetSource:
             first += length
 
 
-class ReasoningGymSource:
-    """A task of the package reasoning-gym; needs the extra "curate".
-
-    Its problems come with an answer and a verifier, seldom with a thought: those without one
-    need `augment.distil`, which lets the model find it.
-    """
-
-    def __init__(self, name: str, recipe: SourceRecipe, seed: int) -> None:
-        try:
-            import reasoning_gym
-        except ImportError:
-            raise missing("reasoning-gym", f"the source {name}") from None
-        self.name, self.recipe, self.count = name, recipe, recipe.count or 0
-        task = recipe.task or ""
-        try:
-            self.data = reasoning_gym.create_dataset(
-                task, seed=Random(f"{seed} {name}").getrandbits(31), size=self.count,
-                **recipe.options,
-            )  # fmt: skip
-        except (ValueError, TypeError, AssertionError) as error:
-            raise ConfigError(f"sources.{name}: reasoning-gym refused {task}: {error}") from None
-
-    def read(self, position: Position, limit: int) -> tuple[list[Record], Position | None]:
-        """Draw the next problems."""
-        first, end = position[0], min(self.count, position[0] + limit)
-        records: list[Record] = [self.draw(ordinal) for ordinal in range(first, end)]
-        return records, (end, 0) if end < self.count else None
-
-    def share(self, position: Position) -> float:
-        """Of the problems."""
-        return position[0] / self.count
-
-    def draw(self, ordinal: int) -> Record:
-        """The problem with this number."""
-        where = f"problem {ordinal} of {self.name}"
-        entry = self.data[ordinal]
-        if not isinstance(entry.get("answer"), str):
-            return Broken(where=where, reason="no answer", message="no answer")
-        thought = entry["metadata"].get("answer_cot", "")
-        return Draft(
-            where=where,
-            problem=entry["question"].strip(),
-            thought=thought.partition("\n####")[0].strip() if isinstance(thought, str) else "",
-            answer=entry["answer"].strip(),
-            family=self.recipe.family or self.recipe.task or self.name,
-            level=0,
-            source=self.name,
-            style=self.recipe.style or "reasoning_gym",
-            judge=lambda answer: float(self.data.score_answer(answer, entry)) >= 1.0,
-        )
-
-
 def open_source(name: str, recipe: SourceRecipe, seed: int) -> Source:
     """Open a source. Raises ConfigError naming a missing file, package or task."""
     if recipe.kind == "generator":
@@ -255,11 +204,6 @@ def open_source(name: str, recipe: SourceRecipe, seed: int) -> Source:
     if recipe.kind == "parquet":
         return ParquetSource(name, path, parse)
     return LinesSource(name, path, parse)
-
-
-def missing(package: str, what: str) -> ConfigError:
-    """The error that names the extra."""
-    return ConfigError(f"{what} needs {package}; pip install 'falcon-h1r[curate]'")
 
 
 def _broken(where: str, message: str) -> Broken:

@@ -1,0 +1,133 @@
+"""Tasks of the package reasoning-gym; needs the extra "curate".
+
+Its problems come with an answer and a verifier, seldom with a thought: those without one need
+`augment.distil`, which lets the model find it. The verifiers see what a model wrote, so they run
+in a process that is killed when it hangs.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from typing import IO, cast
+
+from falcon_h1r.errors import ConfigError
+from falcon_h1r.train.curation.drafts import Broken, Draft, Position, Record, missing
+from falcon_h1r.train.curation.recipe import SourceRecipe
+
+SECONDS = 5.0
+"""Longest verdict; after it the answer is wrong and the process is replaced."""
+START_SECONDS = 120.0
+MAX_ANSWER = 2000
+"""Longest answer that is asked about, in characters."""
+
+
+class GymJudge:
+    """Asks a task's own verifier in another process, started at the first question."""
+
+    def __init__(self, *arguments: str, seconds: float = SECONDS) -> None:
+        self._arguments, self._seconds = arguments, seconds
+        self._worker: subprocess.Popen[bytes] | None = None
+
+    def is_right(self, index: int, answer: str) -> bool:
+        """Whether the answer to problem `index` is right; no when the verifier hangs or dies."""
+        if len(answer) > MAX_ANSWER:
+            return False
+        try:
+            worker = self._started()
+            question = json.dumps([index, answer]).encode() + b"\n"
+            cast(IO[bytes], worker.stdin).write(question)
+            return self._line(worker, self._seconds) == b"right\n"
+        except (TimeoutError, BrokenPipeError):
+            self.close()
+            return False
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._worker is None:
+            self._worker = subprocess.Popen(
+                [sys.executable, "-P", Path(__file__).with_name("gym_worker.py"), *self._arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                start_new_session=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+            if self._line(self._worker, START_SECONDS) != b"ready\n":
+                raise BrokenPipeError
+        return self._worker
+
+    def _line(self, worker: subprocess.Popen[bytes], seconds: float) -> bytes:
+        stdout = cast(IO[bytes], worker.stdout)
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            if not selector.select(seconds):
+                raise TimeoutError
+        return stdout.readline()
+
+    def close(self) -> None:
+        """End the process."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, 9)
+        worker.wait()
+        for pipe in (worker.stdin, worker.stdout):
+            cast(IO[bytes], pipe).close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class ReasoningGymSource:
+    """A task, problem by problem."""
+
+    def __init__(self, name: str, recipe: SourceRecipe, seed: int) -> None:
+        try:
+            import reasoning_gym
+        except ImportError:
+            raise missing("reasoning-gym", f"the source {name}") from None
+        self.name, self.recipe, self.count = name, recipe, recipe.count or 0
+        task, number = recipe.task or "", Random(f"{seed} {name}").getrandbits(31)
+        try:
+            self.data = reasoning_gym.create_dataset(
+                task, seed=number, size=self.count, **recipe.options
+            )
+        except (ValueError, TypeError, AssertionError) as error:
+            raise ConfigError(f"sources.{name}: reasoning-gym refused {task}: {error}") from None
+        options = json.dumps(recipe.options)
+        self.judge = GymJudge(task, str(number), str(self.count), options)
+
+    def read(self, position: Position, limit: int) -> tuple[list[Record], Position | None]:
+        """Draw the next problems."""
+        first, end = position[0], min(self.count, position[0] + limit)
+        records: list[Record] = [self.draw(ordinal) for ordinal in range(first, end)]
+        return records, (end, 0) if end < self.count else None
+
+    def share(self, position: Position) -> float:
+        """Of the problems."""
+        return position[0] / self.count
+
+    def draw(self, ordinal: int) -> Record:
+        """The problem with this number."""
+        where = f"problem {ordinal} of {self.name}"
+        entry = self.data[ordinal]
+        if not isinstance(entry.get("answer"), str):
+            return Broken(where=where, reason="no answer", message="no answer")
+        thought = entry["metadata"].get("answer_cot", "")
+        return Draft(
+            where=where,
+            problem=entry["question"].strip(),
+            thought=thought.partition("\n####")[0].strip() if isinstance(thought, str) else "",
+            answer=entry["answer"].strip(),
+            family=self.recipe.family or self.recipe.task or self.name,
+            level=0,
+            source=self.name,
+            style=self.recipe.style or "reasoning_gym",
+            judge=lambda answer: self.judge.is_right(ordinal, answer),
+        )
