@@ -1,7 +1,9 @@
 """An evaluation of the model in the wheel: paired runs, resuming, Ctrl-C, the report."""
 
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,17 @@ def test_order_and_company_change_nothing(llm: LLM, result: EvalResult) -> None:
     again = evaluate(llm, ITEMS[1::-1], CONFIG)
     for (key, run), record in again.records.items():
         assert same(record, result.records[(key, run)])
+
+
+def test_a_replay_votes_like_the_run(llm: LLM, result: EvalResult) -> None:
+    replayed = evaluate(llm, ITEMS, replace(CONFIG, replay=True))
+    assert replayed.records.keys() == result.records.keys()
+    for key, record in replayed.records.items():
+        assert same(record, result.records[key])
+        assert record.num_tokens <= result.records[key].num_tokens
+    assert math.isnan(replayed.total().speed["deepconf"].seconds_per_problem)
+    assert "replayed over the full traces" in render(replayed)
+    json.dumps(replayed.to_dict(), allow_nan=False)
 
 
 def test_it_goes_on_where_it_stopped(llm: LLM, result: EvalResult, tmp_path: Path) -> None:
@@ -200,6 +213,7 @@ def test_a_model_without_deepconf_or_figures(llm: LLM) -> None:
         {"modes": ("pass@64",)},
         {"modes": ("pass@x",)},
         {"deepconf": DeepConf(mode="offline")},
+        {"replay": True, "modes": ("greedy", "deepconf")},
         {"temperature": -1.0},
         {"max_tokens": 0},
     ],

@@ -55,7 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="greedy,pass@1,majority,deepconf",
         help="of greedy, pass@K, majority, deepconf (default: greedy,pass@1,majority,deepconf)",
     )
-    add_deepconf_options(parser, budget=BUDGET)
+    think = add_deepconf_options(parser, budget=BUDGET)
+    think.add_argument(
+        "--replay",
+        action="store_true",
+        help="replay DeepConf over the full traces instead of running it: its vote, not its time",
+    )
     add_sampling_options(parser)
     add_model_options(parser)
     output = parser.add_argument_group("output")
@@ -95,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     config = EvalConfig(
         modes=tuple(mode for mode in args.modes.split(",") if mode),
         deepconf=deepconf,
+        replay=args.replay,
         seed=args.seed or 0,
         **given(args, ("temperature", "top_p", "max_tokens")),
     )

@@ -137,7 +137,7 @@ def _against_tokens(axes: "Axes", result: EvalResult) -> None:
 def _against_time(axes: "Axes", result: EvalResult) -> None:
     total = result.total()
     for run, mode in _POINTS:
-        if mode in total.accuracy:
+        if mode in total.accuracy and total.speed[run].seconds:
             speed = total.speed[run]
             label = f"{_NAMES[run]}: {speed.tokens_per_second:,.0f} tokens/s"
             _point(axes, run, speed.seconds_per_problem, total.accuracy[mode], label)
@@ -239,7 +239,7 @@ def draw_comparison(results: Sequence[EvalResult], names: Sequence[str]) -> "Fig
         for number, (name, result) in enumerate(zip(names, results, strict=True)):
             total = result.total()
             for run, mode in _POINTS:
-                if mode not in total.accuracy:
+                if mode not in total.accuracy or not total.speed[run].seconds:
                     continue
                 speed, estimate = total.speed[run], total.accuracy[mode]
                 style = {"color": f"C{number}", "marker": _MARKERS[run], "markersize": 8}

@@ -140,6 +140,8 @@ def stopped(result: EvalResult) -> str:
             f" Tokens saved: {total.saved.value:.1%} measured, {total.saved_estimate:.1%} by "
             "DeepConf's own estimate."
         )
+    if result.header.get("config", {}).get("replay"):
+        text += " DeepConf was replayed over the full traces: the fewest tokens it can spend."
     if total.does_not_fit:
         text += f" {total.does_not_fit} problems did not fit the context and count as wrong."
     return text

@@ -21,6 +21,7 @@ class Speed:
     num_tokens: int
     """Generated, all traces."""
     seconds: float
+    """0 where nothing was run: DeepConf replayed."""
     flops: float
     """Mean over the problems, prompt included; nan where the model's sizes are not known."""
 
@@ -37,12 +38,12 @@ class Speed:
     @property
     def seconds_per_problem(self) -> float:
         """Wall time over the problems, which run side by side."""
-        return self.seconds / self.num_problems if self.num_problems else math.nan
+        return self.seconds / self.num_problems if self.seconds else math.nan
 
     @property
     def seconds_per_100_tokens(self) -> float:
         """Wall time of 100 tokens of thought."""
-        return 100 * self.seconds / self.num_tokens if self.num_tokens else math.nan
+        return 100 * self.seconds / self.num_tokens if self.seconds else math.nan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,8 +205,8 @@ def runs_of(modes: Iterable[str]) -> tuple[Run, ...]:
 def row_dict(row: Row) -> dict[str, Any]:
     """Return a row ready for JSON; estimates as [value, low, high]."""
 
-    def numbers(estimate: Estimate | None) -> list[float] | None:
-        return None if estimate is None else [round(number, 4) for number in estimate]
+    def numbers(estimate: Estimate | None) -> list[float | None] | None:
+        return None if estimate is None else [_rounded(number, 4) for number in estimate]
 
     return {
         "task": row.task,
@@ -218,15 +219,20 @@ def row_dict(row: Row) -> dict[str, Any]:
         "stopped_by": row.stopped_by,
         "speed": {
             run: {
-                "tokens_per_problem": round(speed.tokens_per_problem, 1),
-                "seconds_per_problem": round(speed.seconds_per_problem, 4),
-                "tokens_per_second": round(speed.tokens_per_second, 1),
-                "seconds_per_100_tokens": round(speed.seconds_per_100_tokens, 4),
-                "flops_per_problem": round(speed.flops) if math.isfinite(speed.flops) else None,
+                "tokens_per_problem": _rounded(speed.tokens_per_problem, 1),
+                "seconds_per_problem": _rounded(speed.seconds_per_problem, 4),
+                "tokens_per_second": _rounded(speed.tokens_per_second, 1),
+                "seconds_per_100_tokens": _rounded(speed.seconds_per_100_tokens, 4),
+                "flops_per_problem": _rounded(speed.flops, 0),
             }
             for run, speed in row.speed.items()
         },
     }
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    """Return a number for JSON, which has no nan."""
+    return round(value, digits) if math.isfinite(value) else None
 
 
 def _values(mode: str, records: list[RunRecord]) -> list[float]:

@@ -18,6 +18,7 @@ from falcon_h1r.evaluate.results import EvalResult, runs_of
 from falcon_h1r.llm import LLM
 from falcon_h1r.thinking.deepconf import DeepConf
 from falcon_h1r.thinking.prompts import encode_prompt
+from falcon_h1r.thinking.record import RecordedPrompt, replay_record
 from falcon_h1r.thinking.results import ThinkingResult
 
 AT_ONCE = 64
@@ -33,6 +34,9 @@ class EvalConfig:
     whole budget), "majority" (their plain vote), "deepconf" (online, the same budget and seed)."""
     deepconf: DeepConf = field(default_factory=lambda: DeepConf(budget=32))
     """DeepConf's settings; its budget is the budget of every run but the greedy one."""
+    replay: bool = False
+    """DeepConf is replayed over the traces of the full budget instead of run again: the same vote,
+    the fewest tokens it can spend, no seconds of its own."""
     seed: int = 0
     """Every item draws from a seed mixed from this one and its key, so neither the order of the
     items nor an interruption changes a result."""
@@ -53,6 +57,8 @@ class EvalConfig:
             raise RequestError(
                 "deepconf.mode is 'offline'; the evaluation measures 'online' against full traces"
             )
+        if self.replay and "full" not in runs_of(self.modes):
+            raise RequestError("replay needs full traces; add majority or pass@1 to the modes")
         SamplingParams(
             seed=self.seed,
             temperature=1.0 if self.temperature is None else self.temperature,
@@ -126,6 +132,7 @@ def evaluate(
             work.run(run, items[start : start + AT_ONCE])
             for start in range(0, len(items), AT_ONCE)
             for run in runs_of(config.modes)
+            if not (run == "deepconf" and config.replay)
         )
     except KeyboardInterrupt:
         finished = False
@@ -155,12 +162,16 @@ class _Work:
 
     def run(self, run: Run, items: list[Item]) -> bool:
         """Do what is left of these items in one run; False when it was interrupted."""
-        items = [item for item in items if (item.id.key, run) not in self.store.records]
+        needed = (run, "deepconf") if run == "full" and self.config.replay else (run,)
+        have = self.store.records
+        items = [item for item in items if any((item.id.key, each) not in have for each in needed)]
         prompts = [self._encode(item) for item in items]
         room = self.llm.engine.limits.max_model_len
         for item, prompt in zip(items, prompts, strict=True):
             if len(prompt) >= room:
                 self._keep(_too_long(item, run, len(prompt)))
+                if run == "full" and self.config.replay:
+                    self._keep(_too_long(item, "deepconf", len(prompt)))
         fitting = [i for i, prompt in enumerate(prompts) if len(prompt) < room]
         if not fitting:
             return True
@@ -180,6 +191,8 @@ class _Work:
                     now = time.perf_counter()
                     length = len(prompts[index])
                     self._keep(record_of(items[index], run, event.result, length, now - before))
+                    if run == "full" and self.config.replay:
+                        self._replay(items[index], event.result, length)
                     before = now
                     thinking.results[event.prompt_index] = None  # the traces are no longer needed
         except KeyboardInterrupt:
@@ -192,7 +205,21 @@ class _Work:
             self.llm.tokenizer, item.problem, self.llm.thinking_defaults.system_prompt
         )
 
+    def _replay(self, item: Item, full: ThinkingResult, num_prompt_tokens: int) -> None:
+        """Keep what DeepConf makes of the traces of the full budget."""
+        recorded = RecordedPrompt(
+            prompt_index=0,
+            prompt_token_ids=[],
+            deepconf=self.config.deepconf.resolved(self.llm.thinking_defaults),
+            traces=[asdict(trace) for trace in full.traces],
+            result={},
+        )
+        result = replay_record(recorded)
+        self._keep(record_of(item, "deepconf", result, num_prompt_tokens, seconds=0.0))
+
     def _keep(self, record: RunRecord) -> None:
+        if (record.key, record.run) in self.store.records:  # its replay was lost, and is redone
+            return
         self.store.add(record)
         self.done += 1
         self.num_tokens += record.num_tokens
@@ -293,6 +320,7 @@ def _settings(config: EvalConfig, llm: LLM) -> dict[str, Any]:
     deepconf = config.deepconf.resolved(llm.thinking_defaults)
     return {
         "deepconf": asdict(deepconf),
+        "replay": config.replay,
         "seed": config.seed,
         "temperature": params.temperature,
         "top_p": params.top_p,
