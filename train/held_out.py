@@ -1,9 +1,16 @@
-"""Held-out problems of the generators as items to evaluate on."""
+"""Held-out problems of the generators as items to evaluate on, and what a recipe trains on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
 
 from falcon_h1r.errors import ConfigError
 from falcon_h1r.evaluate.formats import lettered_choices
 from falcon_h1r.evaluate.items import Item, numbered
-from falcon_h1r.train.tasks import EVALUATED, FAMILIES, held_out_problems
+from falcon_h1r.evaluate.overlap import training_texts
+from falcon_h1r.train.config import load_recipe
+from falcon_h1r.train.recipe_sft import SftRecipe
+from falcon_h1r.train.tasks import EVALUATED, FAMILIES, held_out_problems, sample_problem
 
 COUNT = 100
 """Problems a family and level, where no limit is given."""
@@ -45,3 +52,15 @@ def reference_items(name: str, limit: int | None = None, *, seed: int = 0) -> li
             f"{name!r} has no held-out problem: it is only a drill; take another level"
         )
     return numbered(items)
+
+
+def recipe_texts(name: str, count: int) -> Iterator[str]:
+    """Yield the problems that a supervised recipe trains on: those of its curated set, or the first
+    `count` that its generators draw. Raises ConfigError for an unknown recipe."""
+    recipe = load_recipe(SftRecipe, name)
+    if recipe.data.source is not None:
+        yield from training_texts(Path(recipe.data.source))
+        return
+    for ordinal in range(count):
+        rng = Random(f"train {recipe.seed} {ordinal}")  # as DocumentStream draws
+        yield sample_problem(rng, recipe.data.families, recipe.data.levels).problem

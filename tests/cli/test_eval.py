@@ -8,6 +8,8 @@ import pytest
 
 from falcon_h1r.cli.eval import read_items
 from falcon_h1r.errors import ConfigError
+from falcon_h1r.evaluate.overlap import measure_overlap
+from falcon_h1r.train.held_out import recipe_texts
 from falcon_h1r.train.tasks import EVALUATED
 
 CHEAP = ["--budget", "3", "--max-tokens", "48"]
@@ -44,6 +46,14 @@ def test_reference_names_stand_for_families_and_levels() -> None:
             read_items(name)
 
 
+def test_what_a_recipe_draws_is_not_held_out() -> None:
+    items = read_items("reference:sums", limit=20)
+    texts = list(recipe_texts("smoke_sft", 300))
+    assert len(set(texts)) > 200
+    overlap = measure_overlap(items, iter(texts), "smoke_sft")
+    assert (overlap.num_texts, overlap.identical, overlap.contained) == (300, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
@@ -57,6 +67,7 @@ def test_reference_names_stand_for_families_and_levels() -> None:
         (["--tasks", "reference:sums@1", "--limit", "0"], "limit"),
         (["--tasks", "reference:sums@1", "--temperature", "-1"], "temperature"),
         (["--tasks", "reference:sums@1", "--training-set", "absent"], "absent"),
+        (["--tasks", "reference:sums@1", "--training-set", "recipe:absent"], "absent"),
         (["--compare", "absent"], "run.json"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 BUDGET = 32
+RECIPE_DRAWS = 100_000
+"""Problems drawn of a recipe's generators to state an overlap."""
 PLAIN_SECONDS = 20.0
 """Time between two lines of progress where standard error is no terminal."""
 
@@ -70,8 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--training-set",
         action="append",
         default=[],
-        metavar="JSONL_OR_DIR",
-        help="state the overlap of the problems with it; may be repeated",
+        metavar="JSONL_DIR_OR_recipe:NAME",
+        help="state the overlap of the problems with it (of a recipe's generators: the first "
+        "100,000 draws); may be repeated",
     )
     output.add_argument(
         "--card", metavar="README", help="put the tables into a model card, between its marks"
@@ -104,9 +107,9 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed or 0,
         **given(args, ("temperature", "top_p", "max_tokens")),
     )
-    for path in map(Path, args.training_set):
-        if not path.exists():
-            raise ConfigError(f"no such file or folder: {str(path)!r}; give the training set")
+    for name in args.training_set:
+        if not name.startswith("recipe:") and not Path(name).exists():
+            raise ConfigError(f"no such file or folder: {name!r}; give the training set")
     items = read_items(args.tasks, args.data, args.limit)
     overlaps = _overlaps(items, args.training_set)
     with load_llm(args) as llm:
@@ -138,10 +141,18 @@ def read_items(tasks: str, data: str | None = None, limit: int | None = None) ->
     return numbered(items)
 
 
-def _overlaps(items: list["Item"], paths: list[str]) -> list["Overlap"]:
+def _overlaps(items: list["Item"], names: list[str]) -> list["Overlap"]:
     from falcon_h1r.evaluate.overlap import measure_overlap, training_texts
+    from falcon_h1r.train.held_out import recipe_texts
 
-    return [measure_overlap(items, training_texts(Path(p)), Path(p).name) for p in paths]
+    overlaps = []
+    for name in names:
+        if name.startswith("recipe:"):
+            texts = recipe_texts(name.removeprefix("recipe:"), RECIPE_DRAWS)
+        else:
+            texts = training_texts(Path(name))
+        overlaps.append(measure_overlap(items, texts, name))
+    return overlaps
 
 
 def _reporter() -> "Callable[[Progress], None]":
