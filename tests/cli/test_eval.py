@@ -15,7 +15,10 @@ from falcon_h1r.train.tasks import EVALUATED
 CHEAP = ["--budget", "3", "--max-tokens", "48"]
 
 
-def test_it_measures_and_reports(status_of: Any, capsys: Any, tmp_path: Path) -> None:
+def test_it_measures_and_reports(
+    status_of: Any, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("falcon_h1r.evaluate.figure.has_matplotlib", lambda: False)
     own, out = tmp_path / "own.jsonl", tmp_path / "out"
     own.write_text('{"problem": "What is 17 + 25 - 9?", "answer": "33"}\n')
     argv = ["eval", "--tasks", f"jsonl:{own},reference:sums@1", "--limit", "2", *CHEAP]
@@ -25,6 +28,7 @@ def test_it_measures_and_reports(status_of: Any, capsys: Any, tmp_path: Path) ->
     assert "reference/sums@1" in shown and "majority of 3" in shown
     assert "1 of 3 problems stand in it word for word" in shown
     assert "9/9 deepconf" in progress and str(out / "report.html") in progress
+    assert "falcon-h1r[report]" in progress  # no figure, and what to do for one
     assert status_of([*argv, "--json"]) == 0  # the same again: nothing is left to run
     shown, progress = capsys.readouterr()
     rows = json.loads(shown)["rows"]

@@ -1,7 +1,6 @@
-"""The formula beside a count by hand, and beside what torch counts in the model's products."""
+"""The formula beside a count by hand, and beside the sizes of the model's own layers."""
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from falcon_h1r import FalconH1Config, FalconH1ForCausalLM
 from falcon_h1r.evaluate.flops import attention_flops, query_flops, scan_flops, weight_flops
@@ -42,13 +41,9 @@ def test_a_query_is_the_sum_of_its_steps() -> None:
     assert query_flops(CONFIG, 7, [1, 4, 0]) == expected
 
 
-def test_products_with_weights_are_what_torch_counts() -> None:
+def test_products_are_those_of_the_models_layers() -> None:
     model = FalconH1ForCausalLM(CONFIG)
-    model.reset_parameters(seed=0)
-    counted = 0
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear) and module.out_features != CONFIG.vocab_size:
-            with FlopCounterMode(display=False) as counter:
-                torch.nn.functional.linear(torch.ones(1, module.in_features), module.weight)
-            counted += counter.get_total_flops()
-    assert weight_flops(CONFIG) == counted
+    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    sizes = [m.weight.numel() for m in linear if m.out_features != CONFIG.vocab_size]
+    assert len(sizes) == 3 * 9
+    assert weight_flops(CONFIG) == 2 * sum(sizes)

@@ -17,6 +17,7 @@ OPTIONAL = {
     "huggingface-hub": "checkpoints by hub id (extra `hub`)",
     "tokenizers": "training a tokenizer (extra `train`)",
     "tensorboard": "curves of a training run (extra `train`)",
+    "matplotlib": "figures of an evaluation (extra `report`)",
 }
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "thinking.json")
 CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
