@@ -3,7 +3,7 @@
 Legend: R rows, L row length, T = R * L tokens of a step, S documents and paddings.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,13 +57,34 @@ class PackedRows:
         return learnt > 0
 
 
+def fill_best(lengths: Sequence[int], room: int) -> list[int]:
+    """Which of the lengths add up to the largest sum that fits into `room`; the first preferred.
+
+    Subset sum by dynamic programming: bit s of `reachable[i]` says that some of the first i
+    lengths add up to s.
+    """
+    reachable = [1]
+    mask = (1 << (room + 1)) - 1
+    for length in lengths:
+        reachable.append((reachable[-1] | reachable[-1] << length) & mask)
+    total = reachable[-1].bit_length() - 1
+    chosen: list[int] = []
+    for i in range(len(lengths) - 1, -1, -1):
+        if not reachable[i] >> total & 1:
+            chosen.append(i)
+            total -= lengths[i]
+    return chosen[::-1]
+
+
 def pack_rows(
     documents: Iterator[Document], pool: list[Document], num_rows: int, row_length: int
 ) -> PackedRows:
-    """Fill `num_rows` rows from the pool, longest first that fits; the pool is refilled in order.
+    """Fill `num_rows` rows from the pool, each as far as its documents allow.
 
-    Every document must be of at most `row_length` tokens and learn at least one token. `pool` is
-    changed: what stays in it is the only state besides the position of the stream.
+    The oldest document opens a row, so that none waits for ever; those that fill the rest best
+    follow, and the pool is refilled in order. Every document must be of at most `row_length`
+    tokens and learn at least one token. `pool` is changed: what stays in it is the only state
+    besides the position of the stream.
     """
     total = num_rows * row_length
     input_ids = np.zeros(total, np.int64)
@@ -72,26 +93,25 @@ def pack_rows(
     bounds = [0]
     count = 0
     for row in range(num_rows):
-        cursor, end, first = row * row_length, (row + 1) * row_length, True
-        while True:
-            while len(pool) < POOL_SIZE:
-                pool.append(next(documents))
-            # The oldest document opens a row, so that none waits for ever.
-            room = end - cursor
-            fitting = [i for i, d in enumerate(pool) if len(d.token_ids) <= room]
-            if not fitting:
-                break
-            best = 0 if first else max(fitting, key=lambda i: len(pool[i].token_ids))
-            document = pool.pop(best)
+        while len(pool) < POOL_SIZE:
+            pool.append(next(documents))
+        first = pool.pop(0)
+        fitting = fill_best([len(d.token_ids) for d in pool], row_length - len(first.token_ids))
+        placed = [first, *(pool[i] for i in fitting)]
+        for i in reversed(fitting):
+            del pool[i]
+        cursor = row * row_length
+        for document in placed:
             ids = np.array(document.token_ids, np.int64)
             stop = cursor + len(ids)
             input_ids[cursor:stop] = ids
             targets[cursor : stop - 1] = ids[1:]
             loss_mask[cursor + document.prompt_length - 1 : stop - 1] = True
             bounds.append(stop)
-            cursor, first, count = stop, False, count + 1
-        if cursor < end:
-            bounds.append(end)
+            cursor = stop
+        count += len(placed)
+        if cursor < (row + 1) * row_length:
+            bounds.append((row + 1) * row_length)
     targets[~loss_mask] = 0
     return PackedRows(
         input_ids=input_ids,

@@ -1,6 +1,6 @@
 """Packing places every document once, whole, and never learns what it should not."""
 
-from itertools import count, pairwise
+from itertools import accumulate, combinations, count, pairwise
 from pathlib import Path
 from random import Random
 
@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 from falcon_h1r import Tokenizer
 from falcon_h1r.model.config import FalconH1Config
 from falcon_h1r.model.model import FalconH1ForCausalLM
-from falcon_h1r.train.packing import Document, PackedRows, pack_rows
+from falcon_h1r.train.batches import Batches
+from falcon_h1r.train.config import load_recipe
+from falcon_h1r.train.packing import Document, PackedRows, fill_best, pack_rows
+from falcon_h1r.train.recipe_sft import SftRecipe
+from falcon_h1r.train.start import model_config
 from falcon_h1r.train.stream import DocumentStream
 from falcon_h1r.train.tasks import FAMILIES, is_held_out
 
@@ -70,14 +74,26 @@ def test_documents_are_whole_placed_once_and_masked(seed: int, num_rows: int, lo
         assert rows.num_tokens == sum(len(by_ids[o].token_ids) for o in now)
 
 
-def test_rows_are_nearly_full_of_real_documents(vocabulary: Path) -> None:
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 12), max_size=9),
+    room=st.integers(0, 40),
+)
+def test_the_best_filling_is_found(lengths: list[int], room: int) -> None:
+    chosen = fill_best(lengths, room)
+    assert chosen == sorted(set(chosen))
+    sums = {sum(subset) for n in range(len(lengths) + 1) for subset in combinations(lengths, n)}
+    assert sum(lengths[i] for i in chosen) == max(s for s in sums if s <= room)
+
+
+def test_rows_of_the_reference_mix_are_full_in_two_lanes(vocabulary: Path) -> None:
+    data = load_recipe(SftRecipe, "reference_sft").data
     stream = DocumentStream(
-        encoder(vocabulary), families=dict.fromkeys(FAMILIES, 1.0), levels={2: 1.0}, seed=1,
-        max_length=384,
-    )  # fmt: skip
-    documents, pool = stream.documents(0), []  # type: ignore[var-annotated]
-    fills = [pack_rows(documents, pool, 11, 384).fill for _ in range(5)]
-    assert np.mean(fills) >= 0.95
+        encoder(vocabulary), families=data.families, levels=data.levels, seed=1, max_length=1024
+    )
+    batches = Batches(stream, lanes=[0, 1], num_lanes=2, rows=data.rows // 2, row_length=1024)
+    fills = [rows.fill for _ in range(8) for rows in batches.draw()]
+    assert np.mean(fills) >= 0.99
 
 
 def test_the_stream_draws_the_same_document_from_its_number_and_never_a_held_out_one(
@@ -135,3 +151,51 @@ def test_packed_loss_and_gradients_equal_one_document_at_a_time() -> None:
     torch.testing.assert_close(packed, total, rtol=1e-10, atol=1e-10)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-8, atol=1e-10)
+
+
+def random_model() -> FalconH1ForCausalLM:
+    """Widths of the reference model, so that the products take the paths that training takes."""
+    recipe = load_recipe(SftRecipe, "reference_sft")
+    model = FalconH1ForCausalLM(model_config(recipe, 512))
+    model.reset_parameters(1)
+    return model
+
+
+LENGTHS = (37, 120, 1, 64, 90, 200)
+
+
+def random_texts() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(1, 512, (length,), generator=generator) for length in LENGTHS]
+
+
+@torch.no_grad()
+def test_a_document_alone_padded_and_packed_has_the_same_bits() -> None:
+    model, texts = random_model(), random_texts()
+    bounds = [0, *accumulate(LENGTHS)]
+    packed = model.hidden_packed(torch.cat(texts), torch.tensor(bounds, dtype=torch.int32))
+    padding = torch.zeros(256, dtype=torch.int64)
+    rows = torch.stack([torch.cat([text, padding[len(text) :]]) for text in texts])
+    ends = torch.arange(0, rows.numel() + 1, 256, dtype=torch.int32)
+    padded = model.hidden_packed(rows.flatten(), ends).view(len(texts), 256, -1)
+    for i, text in enumerate(texts):
+        alone = model.hidden_packed(text, torch.tensor([0, len(text)], dtype=torch.int32))
+        assert torch.equal(packed[bounds[i] : bounds[i + 1]], alone)
+        assert torch.equal(padded[i, : len(text)], alone)
+
+
+def test_training_sees_no_neighbour_to_the_bit() -> None:
+    """The same rows of a matrix product, other documents around: hidden states and losses."""
+    model, texts = random_model(), random_texts()
+    bounds = torch.tensor([0, *accumulate(LENGTHS)], dtype=torch.int32)
+    ids = torch.cat(texts)
+    first = model.hidden_packed(ids, bounds)
+    for i, (start, end) in enumerate(pairwise(bounds.tolist())):
+        other = torch.randint(1, 512, ids.shape, generator=torch.Generator().manual_seed(i))
+        other[start:end] = ids[start:end]
+        hidden = model.hidden_packed(other, bounds)
+        assert torch.equal(hidden[start:end], first[start:end])
+        assert hidden.requires_grad
+        wanted, targets = hidden[start:end], ids[start:end]
+        expected = model.token_losses(first[start:end], targets)
+        assert torch.equal(model.token_losses(wanted, targets), expected)
