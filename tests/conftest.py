@@ -33,6 +33,7 @@ SOURCES = ("rust", "python", "train", "triton_kernels", "tests", "Cargo.lock", "
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--again", action="store_true", help="run campaign tests that have passed too")
+    parser.addoption("--regold", action="store_true", help="write the golden curves anew")
 
 
 @functools.cache
