@@ -413,3 +413,39 @@ def test_the_selector_takes_exactly_what_is_wanted(n: int, wanted: int, seed: in
 
 def test_axes_are_the_cell() -> None:
     assert AXES == ("family", "style", "source", "level")
+
+
+# Hostile input
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "x"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+columns = ["problem", "question", "thought", "answer", "response", "solution", "messages",
+           "level", "type", "family", "style", "finish_reason"]  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(columns), anything, max_size=7) | anything)
+def test_any_json_becomes_a_draft_or_a_reason(row: object) -> None:
+    for found in (
+        chain(row),
+        formats.gsm8k(row, "line 1", "s", "f", "gsm8k"),
+        formats.math(row, "line 1", "s", "math"),
+    ):
+        if isinstance(found, Draft):
+            verdict = judge(found, FilterRecipe())
+            assert isinstance(verdict, str | Draft)
+
+
+@given(st.sampled_from(sorted(FAMILIES)), st.text(max_size=60), st.text(max_size=60), st.text())
+def test_a_family_that_a_stranger_claims_is_verified(
+    family: str, problem: str, thought: str, answer: str
+) -> None:
+    made = draft(family=family, problem=problem, thought=thought, answer=answer)
+    assert judge(made, FilterRecipe()) in (
+        "broken format", "empty thought", "no answer", "wrong answer",
+    )  # fmt: skip
