@@ -1,5 +1,6 @@
 """Curation from end to end: same bytes from the same recipe, also after a kill; bad input."""
 
+import io
 import json
 import os
 import signal
@@ -464,6 +465,23 @@ def test_the_command_prints_its_report(tmp_path: Path, capsys: pytest.CaptureFix
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "--fresh" in error
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    words = ["curate", "--recipe", "smoke_curate", "--output", str(tmp_path / "set")]
+    assert main([*words, "--set", "sources.generated.count=40"]) == 0
+    said = terminal.getvalue()
+    assert "generated: 40 read" in said
+    assert "\x1b[" in said
+    assert "samples of 40 records" in said
 
 
 def test_every_family_can_be_curated(tmp_path: Path, recipe: Path) -> None:

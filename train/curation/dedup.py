@@ -1,4 +1,4 @@
-"""Exact and near duplicates, by hashes only: 8 bytes a sample, and a MinHash index.
+"""Exact and near duplicates, by hashes only: no text is kept.
 
 MinHash comes from the package rensa (the extra "curate"): 64 permutations of word 5-grams, 16
 bands of 4 rows, so that pairs of similarity 0.8 are met with a chance of 0.9998; a candidate
@@ -41,7 +41,7 @@ def shingles(text: str) -> list[str]:
 
 
 class MinHashIndex:
-    """Texts seen so far; 256 bytes a text beside the library's index."""
+    """Texts seen so far; 2 KB of memory a text, most of it the library's tables."""
 
     def __init__(self, similarity: float) -> None:
         """Raises ConfigError when rensa is not installed."""

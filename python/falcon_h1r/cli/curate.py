@@ -10,10 +10,13 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from falcon_h1r.cli.report import printable
 
 if TYPE_CHECKING:
     from falcon_h1r.train.curate import Watch
+    from falcon_h1r.train.loop import Report
 
 INTERRUPTED = 130
 INTERVAL = 5.0
@@ -48,12 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from falcon_h1r.train.curate import run_curate
 
     stream = sys.stderr if args.json else sys.stdout
-
-    def report(line: str) -> None:
-        stream.write(line + "\n")
-        stream.flush()
-
-    with _watching(stream.isatty(), report) as watch:
+    with _watching(stream) as (report, watch):
         made = run_curate(
             args.recipe,
             args.output,
@@ -68,8 +66,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.write(json.dumps(made, ensure_ascii=False) + "\n")
         return 0
-    report(f"{made['samples']} samples of {sum(made['read'].values())} records, {_dropped(made)}")
-    report(f"the set and its report.md are in {args.output}")
+    num_read = sum(made["read"].values())
+    sys.stdout.write(f"{made['samples']} samples of {num_read} records, {_dropped(made)}\n")
+    sys.stdout.write(f"the set and its report.md are in {args.output}\n")
     return 0
 
 
@@ -80,30 +79,40 @@ def _dropped(made: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _watching(is_terminal: bool, report: Any) -> Iterator["Watch"]:
-    """What shows the progress: a bar for each source on a terminal, else a line now and then."""
-    if not is_terminal:
-        last = time.monotonic()
-
-        def watch(source: str, num_read: int, num_kept: int, share: float | None) -> None:
-            nonlocal last
-            if share == 1.0 or time.monotonic() - last > INTERVAL:
-                last = time.monotonic()
-                done = "" if share is None else f" ({share:.0%})"
-                report(f"{source}: {num_read} records read{done}, {num_kept} samples kept")
-
-        yield watch
+def _watching(stream: TextIO) -> Iterator[tuple["Report", "Watch"]]:
+    """What writes lines and what shows the progress: bars on a terminal, else a line at times."""
+    if not stream.isatty():
+        yield _lines(stream)
         return
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bars:
+    console = Console(file=stream, highlight=False, markup=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(source: str, num_read: int, num_kept: int, share: float | None) -> None:
             if source not in tasks:
                 tasks[source] = bars.add_task(source, total=1.0)
-            text = f"{source}: {num_read} read, {num_kept} kept"
+            text = printable(f"{source}: {num_read} read, {num_kept} kept")
             bars.update(tasks[source], description=text, completed=share or 0.0)
 
-        yield show
+        yield console.print, show
+
+
+def _lines(stream: TextIO) -> tuple["Report", "Watch"]:
+    last = time.monotonic()
+
+    def report(line: str) -> None:
+        stream.write(line + "\n")
+        stream.flush()
+
+    def watch(source: str, num_read: int, num_kept: int, share: float | None) -> None:
+        nonlocal last
+        if share == 1.0 or time.monotonic() - last > INTERVAL:
+            last = time.monotonic()
+            done = "" if share is None else f" ({share:.0%})"
+            report(f"{source}: {num_read} records read{done}, {num_kept} samples kept")
+
+    return report, watch
