@@ -394,6 +394,12 @@ def test_shares_and_caps_hold(available: dict[Cell, int], cap: float) -> None:
         assert by_axis(taken, "style")[least] >= wanted[least] - len(available)
 
 
+def test_shares_of_levels_are_numbers() -> None:
+    available = {("f", "x", "s", level, "unknown"): 30 for level in (1, 2, 3)}
+    taken = plan(available, recipe(MixRecipe(by="level", shares={1: 1, 2: 2})))
+    assert by_axis(taken, "level") == {"1": 15, "2": 30}
+
+
 def test_impossible_mixes_say_so() -> None:
     available = {("f", "x", "s", 1, "unknown"): 5}
     with pytest.raises(TrainingError, match="wants family 'g' but no sample"):

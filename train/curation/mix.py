@@ -51,7 +51,7 @@ def plan(available: Mapping[Cell, int], recipe: CurateRecipe) -> dict[Cell, int]
 
 
 def _shared(wanted: dict[Cell, float], recipe: CurateRecipe) -> dict[Cell, float]:
-    by, shares = recipe.mix.by, {v: w for v, w in recipe.mix.shares.items() if w > 0}
+    by, shares = recipe.mix.by, {str(v): w for v, w in recipe.mix.shares.items() if w > 0}
     found = by_axis(wanted, by)
     lacking = sorted(value for value in shares if not found.get(value))
     if lacking:

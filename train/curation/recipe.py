@@ -186,7 +186,7 @@ class MixRecipe:
     """Samples wanted; None is as many as the rest allows."""
     by: Literal["family", "style", "source", "level"] = "family"
     """Axis that `shares` names: family, style, source or level."""
-    shares: dict[str, float] = field(default_factory=dict)
+    shares: dict[str | int, float] = field(default_factory=dict)
     """Wanted weight of each value of that axis; values not named are left out. Empty: as found."""
     caps: dict[str, float] = field(default_factory=dict)
     """Axis -> largest share one value of it may take."""
