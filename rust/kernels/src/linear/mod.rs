@@ -2,15 +2,16 @@
 //!
 //! Weights stay as the checkpoint keeps them, row-major [N, K], without a packed copy. Row
 //! invariance: an output's bits depend on its row of x, its row of w and the CPU, never on M, on
-//! blocking or on threads. So each (CPU, element type) has one path for every M: f32 and plain
-//! bf16 accumulate in vector lanes along K (`block`, `dot`); CPUs with matrix tiles use those
-//! for bf16 (`amx`). Products that can run side by side share one parallel region
+//! blocking or on threads. So each (CPU, element type) has one path for every M: f32 has lanes
+//! along N and ascending k (`panel`); plain bf16 accumulates in vector lanes along K (`block`,
+//! `dot`); CPUs with matrix tiles use those for bf16 (`amx`). Products that can run side by side share one parallel region
 //! ([`linear_many`]): between regions a core waits, and nobody fetches weights.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod block;
 mod dot;
+mod panel;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
@@ -178,10 +179,9 @@ fn check<'a, T: Element, O: Element>(
 /// Call `task(job, first column, one past the last)` for panels of all jobs, in one region.
 fn by_panels<T: Element, O: Element>(
     jobs: &[Job<T, O>],
+    panel: usize,
     task: impl Fn(&Job<T, O>, usize, usize) + Sync,
 ) {
-    let columns = jobs.iter().map(|job| job.n).sum();
-    let panel = block::panel(columns, pool::num_threads());
     let num_panels = jobs.iter().map(|job| job.n.div_ceil(panel)).sum();
     pool::parallel_for(num_panels, |mut i| {
         for job in jobs {
@@ -194,8 +194,13 @@ fn by_panels<T: Element, O: Element>(
     });
 }
 
+fn num_columns<T, O>(jobs: &[Job<T, O>]) -> usize {
+    jobs.iter().map(|job| job.n).sum()
+}
+
 fn lanes<T: Element, O: Element>(level: Level, jobs: &[Job<T, O>]) {
-    by_panels(jobs, |job, begin, end| {
+    let panel = block::panel(num_columns(jobs), pool::num_threads());
+    by_panels(jobs, panel, |job, begin, end| {
         // SAFETY: the level was detected, the job checked; each task has its own columns.
         unsafe { dispatch(level, LanesTask(job, begin, end)) }
     });
@@ -205,10 +210,13 @@ fn bf16_on<O: Element>(path: Path, jobs: &[Job<Bf16, O>]) {
     match path {
         Path::Lanes(level) => lanes(level, jobs),
         #[cfg(target_arch = "x86_64")]
-        Path::Pairs => by_panels(jobs, |job, begin, end| {
-            // SAFETY: `Path::detect` saw avx512bf16; each task has its own columns.
-            unsafe { run_pairs(job, begin, end) }
-        }),
+        Path::Pairs => {
+            let panel = block::panel(num_columns(jobs), pool::num_threads());
+            by_panels(jobs, panel, |job, begin, end| {
+                // SAFETY: `Path::detect` saw avx512bf16; each task has its own columns.
+                unsafe { run_pairs(job, begin, end) }
+            });
+        }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Path::detect` saw AMX and the permission to use it.
         Path::Tiles => unsafe { amx::linear(jobs) },
@@ -226,7 +234,11 @@ pub trait LinearElement: Element {
 impl LinearElement for f32 {
     #[allow(private_interfaces)]
     fn run<O: Element>(jobs: &[Job<f32, O>]) {
-        lanes(Level::detect(), jobs);
+        let level = Level::detect();
+        by_panels(jobs, panel::width(num_columns(jobs)), |job, begin, end| {
+            // SAFETY: the level was detected, the job checked; each task has its own columns.
+            unsafe { panel::columns(level, job, begin, end) }
+        });
     }
 }
 
