@@ -114,16 +114,23 @@ def score(traces: Iterable[JudgedTrace], measure: str, window: int) -> dict[str,
 
 
 def calibrate(
-    folder: Path, *, problems: int = 24, traces: int = 12, warmup: int = 8, max_tokens: int = 400
+    folder: Path,
+    *,
+    problems: int = 24,
+    traces: int = 12,
+    warmup: int = 8,
+    max_tokens: int = 400,
+    keep: float = 0.7,
 ) -> dict[str, Any]:
     """Write `folder`/thinking.json and return {"thinking": ..., "auroc": {measure: {window: ..}}}.
 
-    A provisional file is replaced; sampling is at temperature 0.7 over the whole distribution.
+    A provisional file is replaced; sampling is at temperature 0.7 over the whole distribution. `keep`
+    is not searched for: `falcon-h1r bench keep` measures what it costs (docs/deepconf.md).
     """
     path = folder / "thinking.json"
     thinking: dict[str, Any] = {
-        "confidence": "logprob", "window": 16, "warmup": warmup, "max_tokens": max_tokens,
-        "temperature": 0.7, "top_p": 1.0,
+        "confidence": "logprob", "window": 16, "warmup": warmup, "keep": keep,
+        "max_tokens": max_tokens, "temperature": 0.7, "top_p": 1.0,
     }  # fmt: skip
     path.write_text(json.dumps(thinking, indent=2) + "\n")
     with LLM(folder) as llm:

@@ -86,7 +86,10 @@ class Recorder:
 
 
 def read_record(path: str | Path) -> list[RecordedPrompt]:
-    """Read a record; raises RequestError naming the line that is broken."""
+    """Read a record, its prompts in their order (a file has them as they finished).
+
+    Raises RequestError naming the line that is broken.
+    """
     prompts: dict[int, dict[str, Any]] = {}
     with Path(path).open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
@@ -112,7 +115,7 @@ def read_record(path: str | Path) -> list[RecordedPrompt]:
             traces=row["traces"],
             result=row["result"],
         )
-        for index, row in prompts.items()
+        for index, row in sorted(prompts.items())
     ]
 
 
