@@ -124,8 +124,8 @@ def calibrate(
 ) -> dict[str, Any]:
     """Write `folder`/thinking.json and return {"thinking": ..., "auroc": {measure: {window: ..}}}.
 
-    A provisional file is replaced; sampling is at temperature 0.7 over the whole distribution. `keep`
-    is not searched for: `falcon-h1r bench keep` measures what it costs (docs/deepconf.md).
+    A provisional file is replaced; sampling is at temperature 0.7 over the whole distribution.
+    `keep` is not searched for: `falcon-h1r bench keep` measures what it costs (docs/deepconf.md).
     """
     path = folder / "thinking.json"
     thinking: dict[str, Any] = {

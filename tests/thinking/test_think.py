@@ -227,6 +227,16 @@ def test_a_full_record_tells_what_another_policy_would_do(keep: float, tmp_path:
         assert getattr(guess, name) == getattr(live, name)
 
 
+def test_a_record_is_read_in_the_order_of_its_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    scripts = {i: random_scripts(i, 4) for i in (1, 2, 3)}
+    think(FakeEngine(scripts), [[1], [2], [3]], config(budget=4, warmup=2), record=path)
+    lines = path.read_text().splitlines()
+    assert len(lines) == 3 * 6
+    path.write_text("\n".join(lines[12:] + lines[:12]))  # as if the last had finished first
+    assert [prompt.prompt_token_ids for prompt in read_record(path)] == [[1], [2], [3]]
+
+
 def test_a_broken_record_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "record.jsonl"
     think(FakeEngine({1: random_scripts(1, 4)}), [[1]], config(budget=4, warmup=2), record=path)

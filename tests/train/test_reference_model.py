@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from falcon_h1r import FalconH1ForCausalLM, Tokenizer, reference_model_path
+from falcon_h1r import LLM, FalconH1ForCausalLM, Tokenizer, reference_model_path
 from falcon_h1r.thinking.deepconf import DeepConf, ThinkingDefaults
 from falcon_h1r.train.chain_accuracy import chain_accuracy
 from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.recipe_sft import SftRecipe
 from falcon_h1r.train.stream import prompt_text
-from falcon_h1r.train.tasks import EVALUATED
+from falcon_h1r.train.tasks import EVALUATED, held_out_problems
 from falcon_h1r.train.tasks.names import NAMES
 from falcon_h1r.train.vocabulary import (
     END_THINK,
@@ -94,3 +94,16 @@ def test_most_held_out_chains_are_its_first_choice(
         model, tokenizer, count=8, families=load_recipe(SftRecipe, "reference_sft").data.families
     )
     assert sum(shares.values()) / len(shares) > 0.5, shares
+
+
+def test_weak_traces_are_stopped_by_the_models_own_defaults() -> None:
+    """Without the consensus, which on most problems is quicker than confidence."""
+    problems = [p.problem for p in held_out_problems("equations", 4, level=3, seed=77)]
+    with LLM() as llm:
+        results = llm.think(problems, DeepConf(consensus=None))
+    stopped = [(r, t) for r in results for t in r.traces if t.stopped_by == "confidence"]
+    assert stopped
+    for result, trace in stopped:
+        assert trace.weight is None and not trace.is_warmup
+        assert trace.lowest_group is not None and result.threshold is not None
+        assert trace.lowest_group < result.threshold
