@@ -26,8 +26,9 @@ from torch import Tensor
 from falcon_h1r import errors
 from falcon_h1r.errors import ConfigError, TrainingError, WorkerDied
 
-PATIENCE = timedelta(hours=2)
-"""How long ranks wait while another saves or evaluates; a dead one is noticed at once."""
+PATIENCE = 20
+"""Timeouts that ranks wait while another measures or the first one saves; a dead one is noticed at
+once."""
 _LAUNCHED = "FALCON_H1R_LAUNCHED"
 GRACE_SECONDS = 3.0
 """How long the others may take to say why they ended, before they are ended."""
@@ -47,19 +48,27 @@ class Group:
     def sum_patiently(self, tensor: Tensor) -> None:
         """The same where one may keep the others waiting for long."""
 
+    def wait_for_first(self) -> None:
+        """Let the others wait for rank 0 for long; rank 0 itself waits as in `sum`."""
+
 
 class TorchGroup(Group):
     """A torch.distributed group, joined from the environment that torchrun or `launch` sets."""
 
     def __init__(self, timeout_seconds: float) -> None:
-        self.backend = "nccl" if torch.cuda.is_available() else "gloo"
+        backend = "gloo"
+        if torch.cuda.is_available():
+            backend = "cpu:gloo,cuda:nccl"
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         timeout = timedelta(seconds=timeout_seconds)
         with _peers_named():
             # Imports and compilers differ in time: meeting is more patient than training.
-            dist.init_process_group(self.backend, timeout=max(timeout, timedelta(seconds=120)))
+            dist.init_process_group(backend, timeout=max(timeout, timedelta(seconds=120)))
             self.quick: Any = dist.new_group(timeout=timeout)
-            self.patient: Any = dist.new_group(timeout=PATIENCE)
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+            self.patient: Any = dist.new_group(timeout=PATIENCE * timeout)
+            self.rank, self.size = dist.get_rank(), dist.get_world_size()
+            waits = timeout if self.rank == 0 else PATIENCE * timeout
+            self.after_first: Any = dist.new_group(timeout=waits)
 
     def sum(self, tensor: Tensor) -> None:
         """See Group."""
@@ -70,6 +79,11 @@ class TorchGroup(Group):
         """See Group."""
         with _peers_named():
             dist.all_reduce(tensor, group=self.patient)
+
+    def wait_for_first(self) -> None:
+        """See Group."""
+        with _peers_named():
+            dist.all_reduce(torch.zeros(1), group=self.after_first)
 
 
 @contextlib.contextmanager
@@ -181,7 +195,7 @@ def launch(
     for reader in readers:
         reader.start()
     try:
-        _wait(ranks, stop)
+        asked = _wait(ranks, stop)
     finally:
         for rank in ranks:
             if rank.process.poll() is None:
@@ -194,11 +208,11 @@ def launch(
             assert rank.process.stdout is not None
             rank.process.stdin.close()
             rank.process.stdout.close()
-    _raise_first(ranks)
+    _raise_first(ranks, asked)
 
 
-def _wait(ranks: list[Rank], stop: threading.Event) -> None:
-    """Return when all ranks have ended, or a moment after one failed."""
+def _wait(ranks: list[Rank], stop: threading.Event) -> bool:
+    """Return when all ranks have ended, or a moment after one failed: whether `stop` was set."""
     asked = False
     failed_at: float | None = None
     while any(r.process.poll() is None for r in ranks):
@@ -213,11 +227,17 @@ def _wait(ranks: list[Rank], stop: threading.Event) -> None:
             for rank in ranks:
                 rank.early = rank.process.poll()
         if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
-            return
+            break
+    return asked
 
 
-def _raise_first(ranks: list[Rank]) -> None:
-    """Raise the cause of a failed run: a rank killed from outside, then an error of its own."""
+def _raise_first(ranks: list[Rank], asked: bool) -> None:
+    """Raise the cause of a failed run: a rank killed from outside, then an error of its own.
+
+    A rank that was asked to stop before it had begun ends by that signal: that is no failure.
+    """
+    if asked and any(rank.early == -signal.SIGTERM for rank in ranks):
+        return
     for index, rank in enumerate(ranks):
         if rank.early is not None and rank.early < 0:
             name = signal.Signals(-rank.early).name

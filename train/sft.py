@@ -65,7 +65,7 @@ class SftRun:
         )  # fmt: skip
         if self.group.rank == 0:
             prepare_vocabulary(recipe, output)
-        self.group.sum_patiently(torch.zeros(1))
+        self.group.wait_for_first()
         self.encoder = Tokenizer.from_pretrained(output / VOCABULARY)
         self.model = build_model(recipe, self.encoder.vocab_size, self.device)
         self.optimizer = make_optimizer(self.model, recipe.optimizer)
@@ -106,7 +106,7 @@ class SftRun:
     def save(self) -> None:
         """Write a checkpoint of this moment; every process takes part, the first one writes."""
         lanes = self.batches.state()
-        self.group.sum_patiently(lanes)
+        self.group.sum(lanes)
         if self.group.rank == 0:
             state = {
                 "step": self.step,
@@ -118,7 +118,7 @@ class SftRun:
             tensors = {"model": self.weights(), "optimizer": self.optimizer.state}
             keep = self.recipe.keep_checkpoints
             checkpoint.save_checkpoint(self.output / CHECKPOINTS, self.step, tensors, state, keep)
-        self.group.sum_patiently(torch.zeros(1))
+        self.group.wait_for_first()
 
     def weights(self) -> dict[str, Tensor]:
         """Every trainable parameter once."""
@@ -248,7 +248,6 @@ def train_as_rank(
                 chosen = calibrate(final)
                 (output / "calibration.json").write_text(json.dumps(chosen, indent=1) + "\n")
                 report(f"thinking.json: {chosen['thinking']}")
-        group.sum_patiently(torch.zeros(1))
     finally:
         torch.set_num_threads(before[0])
         torch.set_float32_matmul_precision(before[1])
