@@ -4,6 +4,7 @@ Every other family copies names and nouns it may never have seen, and small mode
 so these problems are dense: most tokens of an answer are looked up.
 """
 
+import itertools
 import re
 from random import Random
 
@@ -94,7 +95,7 @@ def verify(problem: Problem) -> bool:
         return turned == problem.thought.split() and problem.answer == asked.split()[-1]
     if question.startswith("List: "):
         words = question.removeprefix("List: ").removesuffix(". What follows").split()
-        answers = dict(zip(words, words[1:], strict=False))
+        answers = dict(itertools.pairwise(words))
     else:
         answers = dict(re.findall(r"(\w+) has (\w+)\.", text))
     told = [f"- {word} {answers[word]}" for word in asked.split()]
