@@ -49,6 +49,8 @@ test: setup ## everything that must pass before a change lands
 .venv-peers/dependencies.stamp: tests/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip --disable-pip-version-check --quiet install -r $<
+	# The last TRL that has PPO as functions, beside the current one.
+	.venv-peers/bin/pip --disable-pip-version-check --quiet install --upgrade --no-deps --target .venv-peers/trl-0.11 trl==0.11.4
 	@touch $@
 
 .PHONY: test-peers

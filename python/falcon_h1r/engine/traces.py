@@ -83,6 +83,19 @@ class TraceRecord:
     stop_token: int | None = None
 
 
+class _Columns:
+    """A step's draws as lists: one conversion a step, not one a value."""
+
+    def __init__(self, sample: SampleOutput) -> None:
+        self.tokens: list[int] = sample.token_ids.tolist()
+        self.logprobs: list[float] = sample.logprobs.tolist()
+        self.raw_logprobs: list[float] = sample.raw_logprobs.tolist()
+        self.ranks: list[int] = sample.ranks.tolist()
+        self.top_ids: list[list[int]] = sample.top_ids.tolist()
+        self.top_logprobs: list[list[float]] = sample.top_logprobs.tolist()
+        self.top_raw_logprobs: list[list[float]] = sample.top_raw_logprobs.tolist()
+
+
 class TraceBook:
     """The records of every live request."""
 
@@ -118,7 +131,8 @@ class TraceBook:
         flags = ends.astype(np.uint8)
         flags[sample.is_error.numpy()] |= 2
         events = []
-        tokens = sample.token_ids.tolist()
+        columns = _Columns(sample)
+        tokens = columns.tokens
         request_ids, traces = plan.sample_request_ids.tolist(), plan.sample_traces.tolist()
         for row, (request_id, trace, token) in enumerate(
             zip(request_ids, traces, tokens, strict=True)
@@ -128,7 +142,7 @@ class TraceBook:
             if wants_text or params.logprobs is not None or ends[row]:
                 record = self.record(request_id, trace)
                 if params.logprobs is not None:
-                    self._add_logprobs(record, sample, row, params.logprobs)
+                    self._add_logprobs(record, columns, row, params.logprobs)
                 if ends[row] and token in params.stop_token_ids:
                     record.stop_token = token
                 if record.text is not None and not ends[row]:
@@ -150,22 +164,15 @@ class TraceBook:
         record.text.finish(params.stop_strings)
         return record.text.take(0) if streams else ""
 
-    def _add_logprobs(self, record: TraceRecord, sample: SampleOutput, row: int, k: int) -> None:
-        token = int(sample.token_ids[row])
+    def _add_logprobs(self, record: TraceRecord, columns: "_Columns", row: int, k: int) -> None:
+        token, logprob = columns.tokens[row], columns.logprobs[row]
         entry = {}
-        for rank, (top_id, logprob, raw) in enumerate(
-            zip(
-                sample.top_ids[row, :k].tolist(),
-                sample.top_logprobs[row, :k].tolist(),
-                sample.top_raw_logprobs[row, :k].tolist(),
-                strict=True,
-            ),
-            start=1,
-        ):
-            entry[top_id] = Logprob(logprob, raw, rank, self._decode(top_id))
-        logprob = float(sample.logprobs[row])
+        if k:
+            top = (columns.top_ids[row], columns.top_logprobs[row], columns.top_raw_logprobs[row])
+            for rank, (top_id, of_top, raw) in enumerate(zip(*(t[:k] for t in top), strict=True), 1):
+                entry[top_id] = Logprob(of_top, raw, rank, self._decode(top_id))
         entry[token] = Logprob(
-            logprob, float(sample.raw_logprobs[row]), int(sample.ranks[row]), self._decode(token)
+            logprob, columns.raw_logprobs[row], columns.ranks[row], self._decode(token)
         )
         record.logprobs.append(entry)
         record.cumulative_logprob += logprob
