@@ -169,7 +169,9 @@ class TraceBook:
         entry = {}
         if k:
             top = (columns.top_ids[row], columns.top_logprobs[row], columns.top_raw_logprobs[row])
-            for rank, (top_id, of_top, raw) in enumerate(zip(*(t[:k] for t in top), strict=True), 1):
+            for rank, (top_id, of_top, raw) in enumerate(
+                zip(*(t[:k] for t in top), strict=True), 1
+            ):
                 entry[top_id] = Logprob(of_top, raw, rank, self._decode(top_id))
         entry[token] = Logprob(
             logprob, columns.raw_logprobs[row], columns.ranks[row], self._decode(token)
