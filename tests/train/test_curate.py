@@ -152,6 +152,21 @@ def test_kill_minus_nine_resumes(recipe: Path, tmp_path: Path) -> None:
     assert "resumed after" in lines[0] or "already made" in lines[0]
 
 
+def test_an_interrupt_ends_after_a_shard_and_resumes(recipe: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    def watch(source: str, num_read: int, num_kept: int, share: float | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    words = {"report": lines.append, "watch": watch}
+    assert run_curate(recipe, tmp_path / "set", **words) is None  # type: ignore[arg-type]
+    assert lines == ["stopping after this step; the same command resumes"]
+    assert not (tmp_path / "set").exists()
+    made = run_curate(recipe, tmp_path / "set", **SILENT)
+    assert made == run_curate(recipe, tmp_path / "whole", **SILENT)
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
+
+
 def test_a_damaged_shard_is_made_again(recipe: Path, tmp_path: Path) -> None:
     run_curate(recipe, tmp_path / "whole", **SILENT)
 
