@@ -57,7 +57,7 @@ def wait_for_step(output: Path, step: int, process: "subprocess.Popen[str]") -> 
 def wait_for_save(output: Path, process: "subprocess.Popen[str]") -> None:
     saves = output / CHECKPOINTS
     while process.poll() is None:
-        if any(name.endswith(".partial") for name in os.listdir(saves)):
+        if saves.exists() and any(name.endswith(".partial") for name in os.listdir(saves)):
             return
 
 
@@ -77,7 +77,8 @@ def kill_once(recipe: Path, output: Path, rng: Random, inside_save: bool) -> boo
 
     said: list[str] = []
     assert run_sft(recipe, output, OVERRIDES, report=said.append) == output / "final"
-    resumed = int(next(line for line in said if "resumed" in line).rpartition(" ")[2])
+    # Killed before the first save was whole, a run begins anew.
+    resumed = next((int(line.rpartition(" ")[2]) for line in said if "resumed" in line), 0)
     assert logged - resumed <= 1, "more than one save interval was repeated"
     assert steps_logged(output) == list(range(STEPS))
     return any(name.startswith(".step-") for name in left)
