@@ -17,6 +17,8 @@ Estimator = Literal["k1", "k2", "k3"]
 class PromptRecipe:
     """Where prompts come from."""
 
+    source: str = ""
+    """Folder of a curated set; empty: the generators draw, by `families` and `levels`."""
     families: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
     """Weight of each family of generators."""
     levels: dict[int, float] = field(default_factory=lambda: {2: 0.3, 3: 0.7})

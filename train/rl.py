@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from falcon_h1r import ops
 from falcon_h1r.engine.engine import Engine, EngineConfig
 from falcon_h1r.engine.params import SamplingParams
-from falcon_h1r.errors import TrainingError
+from falcon_h1r.errors import ConfigError, TrainingError
 from falcon_h1r.hub import model_folder
 from falcon_h1r.model.model import FalconH1ForCausalLM
+from falcon_h1r.ops.reference import mix64
 from falcon_h1r.reference_model import reference_model_path
 from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train import checkpoint, losses
+from falcon_h1r.train.checkpoint import verify_folder
 from falcon_h1r.train.config import load_recipe, recipe_text
 from falcon_h1r.train.loop import METRICS, MetricsLog, Progress, Report, stop_on_interrupt
 from falcon_h1r.train.optimizer import make_optimizer
@@ -43,6 +45,7 @@ from falcon_h1r.train.rollouts import (
     pack,
     sample_groups,
 )
+from falcon_h1r.train.samples import Sample, permuted, read_samples
 from falcon_h1r.train.tasks import Problem, held_out_problems
 
 CHECKPOINTS = "checkpoints"
@@ -69,6 +72,7 @@ class RlRun:
         self.step = self.num_updates = self.num_tokens = 0
         self.seconds = 0.0
         self.verdicts = Verdicts(output / VERDICTS)
+        self.samples = read_prompts(Path(recipe.data.source)) if recipe.data.source else []
 
     def learnt_module(self) -> nn.Module:
         """The module whose parameters are learnt."""
@@ -130,8 +134,10 @@ class RlRun:
 
     def problem(self, ordinal: int) -> Problem:
         """Prompt number `ordinal` of this run."""
-        data = self.recipe.data
-        return draw_problem(ordinal, self.recipe.seed, data.families, data.levels)
+        data, seed = self.recipe.data, self.recipe.seed
+        if self.samples:
+            return sample_problem(self.samples, ordinal, seed)
+        return draw_problem(ordinal, seed, data.families, data.levels)
 
     def sample(self, ordinals: Sequence[int]) -> list[Group]:
         """Groups of these prompts with the present weights; a NaN leaves its sample in a file."""
@@ -341,6 +347,32 @@ class Tally:
         """Every metric."""
         updates = max(1, len(self.norms))
         return {name: total / (count or updates) for name, (total, count) in self.sums.items()}
+
+
+def read_prompts(folder: Path) -> list[Sample]:
+    """The samples of a curated set; ConfigError when the folder is damaged or holds none."""
+    wrong = verify_folder(folder) if folder.is_dir() else "there is no such folder"
+    if wrong is not None:
+        raise ConfigError(f"data.source {folder}: {wrong}; give the folder of a curated set")
+    files = sorted(folder.glob("samples-*.jsonl"))
+    samples = [sample for path in files for sample in read_samples(path)]
+    if not samples:
+        raise ConfigError(f"data.source {folder} holds no sample; loosen its filters")
+    return samples
+
+
+def sample_problem(samples: Sequence[Sample], ordinal: int, seed: int) -> Problem:
+    """Prompt number `ordinal` of a curated set: all samples once an epoch, shuffled anew."""
+    epoch, index = divmod(ordinal, len(samples))
+    sample = samples[permuted(index, len(samples), mix64(mix64(seed) ^ epoch))]
+    return Problem(
+        problem=sample.problem,
+        thought=sample.thought,
+        answer=sample.answer,
+        family=sample.family,
+        level=sample.level,
+        keys=(),
+    )
 
 
 def response_hidden(model: FalconH1ForCausalLM, packed: Packed) -> Tensor:

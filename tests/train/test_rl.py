@@ -12,11 +12,13 @@ from safetensors.torch import load_file
 
 from falcon_h1r import FalconH1ForCausalLM
 from falcon_h1r.errors import ConfigError, RequestError, TrainingError
+from falcon_h1r.train.checkpoint import write_folder
 from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.grpo import GrpoRun, run_grpo
 from falcon_h1r.train.ppo import PpoRun, run_ppo
 from falcon_h1r.train.recipe_rl import GrpoRecipe, PpoRecipe
 from falcon_h1r.train.rl import BAD_SAMPLE, RlRun
+from falcon_h1r.train.samples import Sample, write_samples
 
 METHODS = {"grpo": (run_grpo, GrpoRun, GrpoRecipe), "ppo": (run_ppo, PpoRun, PpoRecipe)}
 TIMES = {"step_time", "rollout_time", "train_time", "seconds"}
@@ -153,6 +155,27 @@ def test_new_weights_forget_kept_prefixes(rl_recipe: Path, tmp_path: Path) -> No
     assert cached_tokens() == 128
     engine.update_weights(1)
     assert cached_tokens() == 0
+
+
+def test_prompts_of_a_curated_set(rl_recipe: Path, tmp_path: Path) -> None:
+    samples = [
+        Sample(
+            problem=f"What is {i}?", thought=f"{i}", answer=str(i), family="school", level=0,
+            source="s", style="t",
+        )
+        for i in range(5)
+    ]  # fmt: skip
+    write_folder(
+        tmp_path / "set", lambda path: write_samples(path / "samples-00000.jsonl", samples)
+    )
+    source = f"data.source={tmp_path / 'set'}"
+    run = make_run("grpo", rl_recipe, tmp_path / "run", source)
+    epochs = [[run.problem(5 * e + i).answer for i in range(5)] for e in range(3)]
+    assert all(sorted(epoch) == list("01234") for epoch in epochs)
+    assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
+    assert run_grpo(rl_recipe, tmp_path / "run", [source, "optimizer.steps=1"], report=quiet)
+    with pytest.raises(ConfigError, match="no such folder"):
+        make_run("grpo", rl_recipe, tmp_path / "run", "data.source=/nowhere")
 
 
 @pytest.mark.parametrize(

@@ -168,10 +168,9 @@ class TraceBook:
         token, logprob = columns.tokens[row], columns.logprobs[row]
         entry = {}
         if k:
-            top = (columns.top_ids[row], columns.top_logprobs[row], columns.top_raw_logprobs[row])
-            for rank, (top_id, of_top, raw) in enumerate(
-                zip(*(t[:k] for t in top), strict=True), 1
-            ):
+            ids = columns.top_ids[row][:k]
+            tops = zip(ids, columns.top_logprobs[row], columns.top_raw_logprobs[row], strict=False)
+            for rank, (top_id, of_top, raw) in enumerate(tops, start=1):
                 entry[top_id] = Logprob(of_top, raw, rank, self._decode(top_id))
         entry[token] = Logprob(
             logprob, columns.raw_logprobs[row], columns.ranks[row], self._decode(token)
