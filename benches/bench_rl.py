@@ -21,6 +21,7 @@ import torch
 from falcon_h1r import reference_model_path
 from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.grpo import GrpoRun
+from falcon_h1r.train.loop import flushed_denormals
 from falcon_h1r.train.recipe_rl import GrpoRecipe
 from falcon_h1r.train.stream import prompt_text
 
@@ -91,7 +92,8 @@ def bench_a_grpo_step_beside_trl(tmp_path: Path, record: Callable[[dict[str, Any
     if not PYTHON.exists():
         pytest.skip("the peers' environment is missing; run `make test-peers`")
     torch.set_num_threads(1)
-    seconds, tokens, texts = ours(tmp_path)
+    with flushed_denormals():  # as the loop has it
+        seconds, tokens, texts = ours(tmp_path)
     given = {
         "model": str(reference_model_path()), "texts": texts, "output": str(tmp_path / "trl"),
         "prompts": PROMPTS, "group": GROUP, "max_tokens": MAX_TOKENS, "steps": STEPS,

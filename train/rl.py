@@ -31,7 +31,14 @@ from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train import checkpoint, losses
 from falcon_h1r.train.checkpoint import verify_folder
 from falcon_h1r.train.config import load_recipe, recipe_text
-from falcon_h1r.train.loop import METRICS, MetricsLog, Progress, Report, stop_on_interrupt
+from falcon_h1r.train.loop import (
+    METRICS,
+    MetricsLog,
+    Progress,
+    Report,
+    flushed_denormals,
+    stop_on_interrupt,
+)
 from falcon_h1r.train.optimizer import make_optimizer
 from falcon_h1r.train.recipe_rl import RlRecipe
 from falcon_h1r.train.rewards import TERMS, Verdicts
@@ -192,7 +199,8 @@ class RlRun:
     @contextlib.contextmanager
     def log(self) -> Iterator["StepLog"]:
         """What each step's end needs; leaving it, interrupted or not, ends with a checkpoint."""
-        with MetricsLog(self.output, self.step, self.recipe.tensorboard) as metrics:
+        board = self.recipe.tensorboard
+        with flushed_denormals(), MetricsLog(self.output, self.step, board) as metrics:
             log = StepLog(self, metrics)
             yield log
             log.save()
