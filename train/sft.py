@@ -30,7 +30,13 @@ from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.distributed import Group
 from falcon_h1r.train.export import export
 from falcon_h1r.train.gradients import FlatGradients
-from falcon_h1r.train.loop import MetricsLog, Progress, Report, stop_on_interrupt
+from falcon_h1r.train.loop import (
+    MetricsLog,
+    Progress,
+    Report,
+    flushed_denormals,
+    stop_on_interrupt,
+)
 from falcon_h1r.train.optimizer import make_optimizer
 from falcon_h1r.train.packing import PackedRows
 from falcon_h1r.train.recipe_sft import SftRecipe
@@ -238,7 +244,7 @@ def train_as_rank(
         run = SftRun(recipe, output, report, group)
         if run.resume():
             report(f"resumed at step {run.step}")
-        with stop_on_interrupt(report) as stop:
+        with stop_on_interrupt(report) as stop, flushed_denormals():
             run.train(stop)
         if run.step < recipe.optimizer.steps:
             return None

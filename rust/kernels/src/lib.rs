@@ -13,6 +13,7 @@ mod batch;
 mod bf16;
 mod conv;
 mod copy;
+mod denormals;
 mod error;
 mod layer;
 mod linear;

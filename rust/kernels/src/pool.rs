@@ -5,6 +5,7 @@
 //! region before they sleep. Tasks are claimed from a counter, so a core that is busy elsewhere
 //! takes fewer. Which thread runs a task never changes a result.
 
+use crate::denormals::Flushed;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, TryLockError};
@@ -52,6 +53,7 @@ impl Shared {
     }
 
     fn work(&self) {
+        let _flushed = Flushed::new();
         let mut seen = 0;
         loop {
             seen = self.wait(seen);
@@ -200,10 +202,12 @@ pub fn num_threads() -> usize {
 /// Run `task(0) .. task(num_tasks - 1)`, each once, on the pool; returns when all are done.
 ///
 /// When the pool is busy with another thread's region, the caller does all tasks itself.
+/// Denormals are zero meanwhile, whatever the caller's mode.
 ///
 /// # Panics
 /// Panics when a task panics.
 pub(crate) fn parallel_for(num_tasks: usize, task: impl Fn(usize) + Sync) {
+    let _flushed = Flushed::new();
     let threads = if num_tasks > 1 { num_threads() } else { 1 };
     if threads > 1
         && let Ok(mut slot) = POOL.try_lock()
