@@ -8,7 +8,8 @@ import pytest
 
 from falcon_h1r.errors import ConfigError
 from falcon_h1r.evaluate.formats import lettered_choices
-from falcon_h1r.evaluate.items import Item, load_items
+from falcon_h1r.evaluate.items import Item
+from falcon_h1r.evaluate.load import load_items
 
 
 def write(path: Path, *rows: Any) -> None:

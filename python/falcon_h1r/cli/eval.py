@@ -126,7 +126,8 @@ def run(args: argparse.Namespace) -> int:
 
 def read_items(tasks: str, data: str | None = None, limit: int | None = None) -> list["Item"]:
     """Return the items of a list of task names, "reference" and its parts included."""
-    from falcon_h1r.evaluate.items import load_items, numbered
+    from falcon_h1r.evaluate.items import numbered
+    from falcon_h1r.evaluate.load import load_items
     from falcon_h1r.train.held_out import reference_items
 
     names = [name for name in tasks.split(",") if name]

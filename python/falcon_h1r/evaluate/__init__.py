@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from falcon_h1r.evaluate.items import Item as Item
-    from falcon_h1r.evaluate.items import load_items as load_items
+    from falcon_h1r.evaluate.load import load_items as load_items
     from falcon_h1r.evaluate.results import EvalResult as EvalResult
     from falcon_h1r.evaluate.run import EvalConfig as EvalConfig
     from falcon_h1r.evaluate.run import evaluate as evaluate
@@ -19,7 +19,7 @@ _HOME = {
     "EvalResult": "falcon_h1r.evaluate.results",
     "Item": "falcon_h1r.evaluate.items",
     "evaluate": "falcon_h1r.evaluate.run",
-    "load_items": "falcon_h1r.evaluate.items",
+    "load_items": "falcon_h1r.evaluate.load",
 }
 
 __all__ = ["EvalConfig", "EvalResult", "Item", "evaluate", "load_items"]
