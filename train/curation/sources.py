@@ -16,7 +16,7 @@ from falcon_h1r.train.curation import formats
 from falcon_h1r.train.curation.drafts import Broken, Draft, Position, Record, Source, missing
 from falcon_h1r.train.curation.gym import ReasoningGymSource
 from falcon_h1r.train.curation.recipe import SourceRecipe
-from falcon_h1r.train.tasks import FAMILIES, may_train
+from falcon_h1r.train.tasks import FAMILIES, draw_trainable
 
 MAX_LINE_BYTES = 16 << 20
 """Longest line that is read; a longer one counts as broken."""
@@ -54,10 +54,7 @@ class GeneratorSource:
 
 def generated(rng: Random, family: str, level: int, where: str, source: str, style: str) -> Draft:
     """Draw a problem of a family that belongs to training, never to the evaluation."""
-    while True:
-        problem = FAMILIES[family].generate(rng, level)
-        if may_train(problem):
-            break
+    problem = draw_trainable(rng, family, level)
     return Draft(
         where=f"{where} of {source}",
         problem=problem.problem,

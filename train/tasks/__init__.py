@@ -57,8 +57,8 @@ _IN_VAIN = 2000
 """Draws without a new held-out problem after which a level has no more: 5 % are held out."""
 
 __all__ = [
-    "EVALUATED", "FAMILIES", "Family", "Problem", "held_out_problems", "is_held_out", "is_verified",
-    "may_train", "sample_problem",
+    "EVALUATED", "FAMILIES", "Family", "Problem", "draw_trainable", "held_out_problems",
+    "is_held_out", "is_verified", "may_train", "sample_problem",
 ]  # fmt: skip
 
 
@@ -90,13 +90,18 @@ def is_verified(problem: Problem) -> bool:
         return False
 
 
+def draw_trainable(rng: Random, family: str, level: int) -> Problem:
+    """Draw problems of a family and level until one may be trained on."""
+    while True:
+        problem = FAMILIES[family].generate(rng, level)
+        if may_train(problem):
+            return problem
+
+
 def sample_problem(
     rng: Random, families: Mapping[str, float], levels: Mapping[int, float]
 ) -> Problem:
     """Draw a problem that may be trained on; the values of both mappings are weights."""
     family = rng.choices(list(families), list(families.values()))[0]
     level = rng.choices(list(levels), list(levels.values()))[0]
-    while True:
-        problem = FAMILIES[family].generate(rng, level)
-        if may_train(problem):
-            return problem
+    return draw_trainable(rng, family, level)

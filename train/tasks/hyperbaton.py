@@ -10,9 +10,10 @@ from random import Random
 
 from falcon_h1r.train.tasks.adjectives import CLASSES, RANK
 from falcon_h1r.train.tasks.base import Problem
+from falcon_h1r.train.tasks.choices import render_options
 from falcon_h1r.train.tasks.nouns import ANIMALS, HOUSEHOLD, INSTRUMENTS
 
-_HEAD = "Which sentence has the correct adjective order:\nOptions:\n"
+_HEAD = "Which sentence has the correct adjective order:\n"
 _THING_TEXT = (
     "airplane book boat box computer dress driver game hat helmet jacket motorcycle monster "
     "pencil phone ship shirt shoe skirt surfboard sweater sword tractor train tree truck wheel"
@@ -55,12 +56,9 @@ def generate(rng: Random, level: int) -> Problem:
         lines.append(f"{letter}:{text}")
         if rises:
             break
-    options = [
-        f"({letter}) {' '.join(sentence)} {noun}"
-        for letter, sentence in zip("ABCDE", sentences, strict=False)
-    ]
+    options = render_options([f"{' '.join(sentence)} {noun}" for sentence in sentences])
     return Problem(
-        problem=_HEAD + "\n".join(options),
+        problem=_HEAD + options,
         thought="\n".join(lines),
         answer=f"({letter})",
         family="hyperbaton",

@@ -9,11 +9,12 @@ from itertools import pairwise
 from random import Random
 
 from falcon_h1r.train.tasks.base import Problem
+from falcon_h1r.train.tasks.choices import letter_of, render_options
 from falcon_h1r.train.tasks.names import NAMES, draw_names
 from falcon_h1r.train.tasks.scenes import PLACES, activity
 
 _HEAD = "Today, {who} went to the {place}. Between what times could they have gone?\nWe know that:"
-_ASKED = "Between what times could {who} have gone to the {place}?\nOptions:\n"
+_ASKED = "Between what times could {who} have gone to the {place}?"
 _SPAN = r"(\S+m) to (\S+m)"
 
 
@@ -65,9 +66,9 @@ def generate(rng: Random, level: int) -> Problem:
     ])  # fmt: skip
     options = [spans[free], *rng.sample(seen, 3)]
     rng.shuffle(options)
-    letters = dict(zip(options, "ABCD", strict=True))
-    text += "\n".join(f"({letter}) {a} to {b}" for (a, b), letter in letters.items())
-    answer = f"({letters[spans[free]]})"
+    choices = [" to ".join(span) for span in options]
+    text += f"\n{render_options(choices)}"
+    answer = f"({letter_of(choices, ' to '.join(spans[free]))})"
     after = f"closed {spans[free][1]}" if free == len(seen) else "-".join(seen[free])
     lines.append(f"{after} gap {'-'.join(spans[free])} {answer}")
     return Problem(

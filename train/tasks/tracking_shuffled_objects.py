@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from random import Random
 
 from falcon_h1r.train.tasks.base import Problem
+from falcon_h1r.train.tasks.choices import enumerate_nouns, render_options
 from falcon_h1r.train.tasks.names import NAMES, draw_names
 from falcon_h1r.train.tasks.scenes import BALL_COLORS, POSITIONS, book_title
 
@@ -89,10 +90,6 @@ _STORIES = (
 )
 
 
-def _listing(parts: Sequence[str]) -> str:
-    return ", ".join(parts[:-1]) + f", and {parts[-1]}"
-
-
 def _people(rng: Random, count: int) -> list[str]:
     kind = rng.random()
     if kind < 0.35:
@@ -116,14 +113,15 @@ def generate(rng: Random, level: int) -> Problem:
         lines.append(f"- {a} {holds[a]} {b} {holds[b]}")
     asked = rng.choice(people)
     lines.append(f"- {asked} {holds[asked]}")
-    start = _listing([f"{p} {story.holds.format(t)}" for p, t in zip(people, things, strict=True)])
+    start = enumerate_nouns(
+        [f"{p} {story.holds.format(t)}" for p, t in zip(people, things, strict=True)]
+    )
     told = " ".join(
         f"{w}, {a} and {b} {story.swaps}." for w, (a, b) in zip(words, swaps, strict=True)
     )
-    options = "\n".join(f"({letter}) {t}" for letter, t in zip("ABCDEFG", things, strict=False))
     return Problem(
-        problem=f"{_listing(people)} {story.opening} {start}.\n{story.middle} {told} "
-        f"{story.end.format(asked)}\nOptions:\n{options}",
+        problem=f"{enumerate_nouns(people)} {story.opening} {start}.\n{story.middle} {told} "
+        f"{story.end.format(asked)}\n{render_options(things)}",
         thought="\n".join(lines),
         answer=f"({holds[asked]})",
         family="tracking_shuffled_objects",
