@@ -15,6 +15,8 @@ import yaml
 from falcon_h1r.errors import ConfigError
 
 RECIPES = Path(__file__).parent / "recipes"
+RECIPE = "recipe.yaml"
+"""The resolved recipe in a run's folder."""
 _T = TypeVar("_T")
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")
 

@@ -24,7 +24,7 @@ from falcon_h1r.hub import model_folder
 from falcon_h1r.reference_model import reference_model_path
 from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train.checkpoint import MANIFEST, verify_folder, write_folder
-from falcon_h1r.train.config import load_recipe, recipe_text
+from falcon_h1r.train.config import RECIPE, load_recipe, recipe_text
 from falcon_h1r.train.curation import report as reports
 from falcon_h1r.train.curation.dedup import Duplicates
 from falcon_h1r.train.curation.drafts import START, Position, Record, Source
@@ -36,10 +36,8 @@ from falcon_h1r.train.curation.shard import Counts, ShardWorker, load_counts
 from falcon_h1r.train.curation.sources import open_source
 from falcon_h1r.train.loop import Report, stop_on_interrupt
 from falcon_h1r.train.samples import Sample, read_samples, write_samples, write_shard
-from falcon_h1r.train.vocabulary import build_vocabulary
+from falcon_h1r.train.vocabulary import TOKENIZER_FILES, build_vocabulary
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-RECIPE = "recipe.yaml"
 RUN = "run.json"
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.train.checkpoint import write_folder
+from falcon_h1r.train.loop import FINAL
 from falcon_h1r.train.lora import merge, save_adapter
 from falcon_h1r.train.recipe_sft import SftRecipe
-from falcon_h1r.train.start import ADAPTER, FINAL, TOKENIZER_FILES, VOCABULARY
+from falcon_h1r.train.start import ADAPTER, VOCABULARY
+from falcon_h1r.train.vocabulary import TOKENIZER_FILES
 
 
 def export(model: FalconH1ForCausalLM, recipe: SftRecipe, output: Path) -> None:

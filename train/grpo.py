@@ -31,7 +31,7 @@ from falcon_h1r.train.rl import (
     rollout_metrics,
     run_to_the_end,
 )
-from falcon_h1r.train.rollouts import Group, Packed, by_sequence, collect, micro_batches, pack
+from falcon_h1r.train.rollouts import Group, Packed, by_sequence, collect
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,10 +97,7 @@ class GrpoRun(RlRun):
                 lengths[chosen], recipe.loss.aggregation, recipe.rollout.max_tokens
             )
             weights = by_sequence(flat, lengths[chosen])
-            sizes = [len(p) + len(r) for p, r in (sequences[i] for i in chosen)]
-            for run in micro_batches(sizes, recipe.micro_batch_tokens):
-                part = [chosen[i] for i in run]
-                packed = pack([sequences[i] for i in part])
+            for run, part, packed in self.parts(sequences, chosen):
                 hidden = response_hidden(self.model, packed)
                 logprobs = self.checked_logprobs(hidden, packed)
                 if once:  # the weights have not changed yet: these are the start's

@@ -17,7 +17,8 @@ import torch
 from falcon_h1r.errors import ConfigError, TrainingError
 
 Report = Callable[[str], None]
-METRICS = "metrics.jsonl"
+METRICS, CHECKPOINTS, FINAL = "metrics.jsonl", "checkpoints", "final"
+"""What a run leaves in its folder."""
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from falcon_h1r.train.rl import (
     rollout_metrics,
     run_to_the_end,
 )
-from falcon_h1r.train.rollouts import Group, by_sequence, collect, micro_batches, pack
+from falcon_h1r.train.rollouts import Group, by_sequence, collect
 
 
 class ActorCritic(nn.Module):
@@ -125,11 +125,8 @@ class PpoRun(RlRun):
         for chosen in self.minibatches(len(sequences)):
             self.optimizer.zero_grad()
             weights = by_sequence(losses.token_weights(lengths[chosen], "token"), lengths[chosen])
-            sizes = [len(p) + len(r) for p, r in (sequences[i] for i in chosen)]
             approx_kl = 0.0
-            for run in micro_batches(sizes, recipe.micro_batch_tokens):
-                part = [chosen[i] for i in run]
-                packed = pack([sequences[i] for i in part])
+            for run, part, packed in self.parts(sequences, chosen):
                 hidden = response_hidden(self.model, packed)
                 tokens = Tokens(
                     start_logprobs=torch.cat([start.logprobs[i] for i in part]),
@@ -168,9 +165,7 @@ class PpoRun(RlRun):
         logprobs: list[Tensor] = []
         values: list[Tensor] = []
         ref_logprobs: list[Tensor] = []
-        sizes = [len(prompt) + len(response) for prompt, response in sequences]
-        for run in micro_batches(sizes, self.recipe.micro_batch_tokens):
-            packed = pack([sequences[i] for i in run])
+        for _, _, packed in self.parts(sequences, range(len(sequences))):
             lengths = packed.response_lengths
             hidden = response_hidden(self.model, packed)
             logprobs += by_sequence(self.checked_logprobs(hidden, packed), lengths)

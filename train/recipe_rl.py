@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from falcon_h1r.errors import ConfigError
-from falcon_h1r.train.config import known_name, require
+from falcon_h1r.train.config import require
 from falcon_h1r.train.optimizer import OptimizerRecipe
+from falcon_h1r.train.recipe_mix import check_mix
 from falcon_h1r.train.rewards import RewardRecipe
 from falcon_h1r.train.tasks import FAMILIES
 
@@ -25,13 +25,7 @@ class PromptRecipe:
     """Weight of each level of difficulty."""
 
     def __post_init__(self) -> None:
-        for family in self.families:
-            known_name(family, FAMILIES, f"data.families.{family}", "a family of tasks")
-        if not set(self.levels) <= {1, 2, 3}:
-            raise ConfigError(f"data.levels has {sorted(self.levels)}; levels are 1, 2 and 3")
-        for name, weights in (("families", self.families), ("levels", self.levels)):
-            positive = all(w >= 0 for w in weights.values()) and sum(weights.values()) > 0
-            require(positive, f"data.{name}", weights, "weights >= 0, one of them positive")
+        check_mix(self.families, self.levels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from falcon_h1r.model.config import FalconH1Config
 from falcon_h1r.train.config import known_name, require
 from falcon_h1r.train.lora import LoraRecipe
 from falcon_h1r.train.optimizer import OptimizerRecipe
+from falcon_h1r.train.recipe_mix import check_mix
 from falcon_h1r.train.tasks import FAMILIES
 
 
@@ -31,13 +32,7 @@ class DataRecipe:
     vocabulary_size: int = 3072
 
     def __post_init__(self) -> None:
-        for family in self.families:
-            known_name(family, FAMILIES, f"data.families.{family}", "a family of tasks")
-        if not set(self.levels) <= {1, 2, 3}:
-            raise ConfigError(f"data.levels has {sorted(self.levels)}; levels are 1, 2 and 3")
-        for name, weights in (("families", self.families), ("levels", self.levels)):
-            positive = all(w >= 0 for w in weights.values()) and sum(weights.values()) > 0
-            require(positive, f"data.{name}", weights, "weights >= 0, one of them positive")
+        check_mix(self.families, self.levels)
         require(self.rows > 0, "data.rows", self.rows, "at least 1")
         require(self.row_length >= 64, "data.row_length", self.row_length, "at least 64")
         require(self.vocabulary_size >= 512, "data.vocabulary_size", self.vocabulary_size,

@@ -30,8 +30,10 @@ from falcon_h1r.reference_model import reference_model_path
 from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train import checkpoint, losses
 from falcon_h1r.train.checkpoint import verify_folder
-from falcon_h1r.train.config import load_recipe, recipe_text
+from falcon_h1r.train.config import RECIPE, load_recipe, recipe_text
 from falcon_h1r.train.loop import (
+    CHECKPOINTS,
+    FINAL,
     METRICS,
     MetricsLog,
     Progress,
@@ -53,9 +55,9 @@ from falcon_h1r.train.rollouts import (
     sample_groups,
 )
 from falcon_h1r.train.samples import Sample, permuted, read_samples
+from falcon_h1r.train.start import load_weights
 from falcon_h1r.train.tasks import Problem, held_out_problems
 
-CHECKPOINTS = "checkpoints"
 VERDICTS = "verdicts.jsonl"
 BAD_SAMPLE = "bad_sample.json"
 EVALUATION_SEED = 3
@@ -101,9 +103,7 @@ class RlRun:
         if path is None:
             return False
         tensors, state = checkpoint.load_checkpoint(path)
-        missing = self.learnt.load_state_dict(tensors["model"], strict=False).missing_keys
-        if missing := [name for name in missing if name in dict(self.learnt.named_parameters())]:
-            raise TrainingError(f"{path} lacks {missing[0]}; use its recipe, or --fresh")
+        load_weights(self.learnt, tensors["model"], path)
         self.optimizer.load_state(tensors["optimizer"])
         self.step, self.num_updates = state["step"], state["num_updates"]
         self.num_tokens = state["num_tokens"]
@@ -143,7 +143,7 @@ class RlRun:
         """Prompt number `ordinal` of this run."""
         data, seed = self.recipe.data, self.recipe.seed
         if self.samples:
-            return sample_problem(self.samples, ordinal, seed)
+            return curated_problem(self.samples, ordinal, seed)
         return draw_problem(ordinal, seed, data.families, data.levels)
 
     def sample(self, ordinals: Sequence[int]) -> list[Group]:
@@ -218,6 +218,15 @@ class RlRun:
             for first in range(0, count, size):
                 yield order[first : first + size]
 
+    def parts(
+        self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], chosen: Sequence[int]
+    ) -> Iterator[tuple[range, list[int], Packed]]:
+        """Micro-batches of the chosen: places among them, their indices, and both sides packed."""
+        sizes = [len(prompt) + len(response) for prompt, response in (sequences[i] for i in chosen)]
+        for run in micro_batches(sizes, self.recipe.micro_batch_tokens):
+            part = [chosen[i] for i in run]
+            yield run, part, pack([sequences[i] for i in part])
+
     def checked_logprobs(self, hidden: Tensor, packed: Packed) -> Tensor:
         """The trainer's log-probabilities [N] of the responses; a NaN stops with the sample kept.
 
@@ -240,9 +249,7 @@ class RlRun:
     ) -> list[Tensor]:
         """Log-probabilities of each response by the present weights."""
         out: list[Tensor] = []
-        sizes = [len(prompt) + len(response) for prompt, response in sequences]
-        for run in micro_batches(sizes, self.recipe.micro_batch_tokens):
-            packed = pack([sequences[i] for i in run])
+        for _, _, packed in self.parts(sequences, range(len(sequences))):
             logprobs = self.checked_logprobs(response_hidden(self.model, packed), packed)
             out += by_sequence(logprobs, packed.response_lengths)
         return out
@@ -369,7 +376,7 @@ def read_prompts(folder: Path) -> list[Sample]:
     return samples
 
 
-def sample_problem(samples: Sequence[Sample], ordinal: int, seed: int) -> Problem:
+def curated_problem(samples: Sequence[Sample], ordinal: int, seed: int) -> Problem:
     """Prompt number `ordinal` of a curated set: all samples once an epoch, shuffled anew."""
     epoch, index = divmod(ordinal, len(samples))
     sample = samples[permuted(index, len(samples), mix64(mix64(seed) ^ epoch))]
@@ -448,12 +455,12 @@ def prepare(
     """Load the recipe and make the folder; with `fresh` what an earlier run left is removed."""
     resolved = load_recipe(recipe_class, recipe, overrides)
     if fresh:
-        for name in (CHECKPOINTS, "final"):
+        for name in (CHECKPOINTS, FINAL):
             shutil.rmtree(output / name, ignore_errors=True)
         for name in (METRICS, VERDICTS, BAD_SAMPLE):
             (output / name).unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "recipe.yaml").write_text(recipe_text(resolved))
+    (output / RECIPE).write_text(recipe_text(resolved))
     return resolved
 
 
@@ -471,5 +478,5 @@ def run_to_the_end(run: RlRun, train: Callable[[threading.Event], None]) -> Path
         run.verdicts.close()
     if run.step < run.recipe.optimizer.steps:
         return None
-    run.export(run.output / "final")
-    return run.output / "final"
+    run.export(run.output / FINAL)
+    return run.output / FINAL

@@ -31,6 +31,8 @@ from falcon_h1r.train.distributed import Group
 from falcon_h1r.train.export import export
 from falcon_h1r.train.gradients import FlatGradients
 from falcon_h1r.train.loop import (
+    CHECKPOINTS,
+    FINAL,
     MetricsLog,
     Progress,
     Report,
@@ -41,8 +43,6 @@ from falcon_h1r.train.optimizer import make_optimizer
 from falcon_h1r.train.packing import PackedRows
 from falcon_h1r.train.recipe_sft import SftRecipe
 from falcon_h1r.train.start import (
-    CHECKPOINTS,
-    FINAL,
     VOCABULARY,
     build_model,
     held_out_documents,

@@ -16,19 +16,16 @@ from falcon_h1r.model.config import FalconH1Config
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train.batches import Source
-from falcon_h1r.train.config import recipe_text
-from falcon_h1r.train.loop import METRICS
+from falcon_h1r.train.config import RECIPE, recipe_text
+from falcon_h1r.train.loop import CHECKPOINTS, FINAL, METRICS
 from falcon_h1r.train.lora import add_adapters
 from falcon_h1r.train.packing import Document
 from falcon_h1r.train.recipe_sft import SftRecipe
 from falcon_h1r.train.samples import CuratedStream
 from falcon_h1r.train.stream import DocumentStream
-from falcon_h1r.train.vocabulary import BOS, IM_END, PAD, build_vocabulary
+from falcon_h1r.train.vocabulary import BOS, IM_END, PAD, TOKENIZER_FILES, build_vocabulary
 
-CHECKPOINTS, VOCABULARY = "checkpoints", "vocabulary"
-RECIPE = "recipe.yaml"
-FINAL, ADAPTER = "final", "adapter"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+VOCABULARY, ADAPTER = "vocabulary", "adapter"
 
 
 def prepare_output(recipe: SftRecipe, output: Path, fresh: bool) -> None:

@@ -21,6 +21,8 @@ SPECIAL_TOKENS = (
 )  # fmt: skip
 PAD, BOS, EOS, IM_START, IM_END, THINK, END_THINK = range(7)
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
 PATTERN = r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+"
 """Digits and punctuation stand alone, so that arithmetic is aligned whatever surrounds it."""
 

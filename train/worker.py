@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 from falcon_h1r.errors import FalconH1RError
-from falcon_h1r.train.config import load_recipe
+from falcon_h1r.train.config import RECIPE, load_recipe
 from falcon_h1r.train.distributed import tell, tell_error, watch_launcher
 from falcon_h1r.train.recipe_sft import SftRecipe
 from falcon_h1r.train.sft import train_as_rank
-from falcon_h1r.train.start import RECIPE
 
 
 def main() -> int:

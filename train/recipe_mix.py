@@ -1,0 +1,20 @@
+"""What recipes that draw from the generators have in common: weights of families and levels."""
+
+from collections.abc import Mapping
+
+from falcon_h1r.errors import ConfigError
+from falcon_h1r.train.config import known_name, require
+from falcon_h1r.train.tasks import FAMILIES
+
+
+def check_mix(families: Mapping[str, float], levels: Mapping[int, float]) -> None:
+    """Raise ConfigError unless `data.families` and `data.levels` are weights of what there is."""
+    for family in families:
+        known_name(family, FAMILIES, f"data.families.{family}", "a family of tasks")
+    if not set(levels) <= {1, 2, 3}:
+        raise ConfigError(f"data.levels has {sorted(levels)}; levels are 1, 2 and 3")
+    mix: dict[str, Mapping[str, float] | Mapping[int, float]]
+    mix = {"families": families, "levels": levels}
+    for name, weights in mix.items():
+        positive = all(w >= 0 for w in weights.values()) and sum(weights.values()) > 0
+        require(positive, f"data.{name}", weights, "weights >= 0, one of them positive")
