@@ -6,7 +6,7 @@
 
 use crate::pool::{SharedMut, parallel_for};
 use crate::simd::{Kernel, Level, Simd, dispatch, exp};
-use crate::train_gemm::{Gemm, Scratch, Strided, pack, padded, transpose, with_scratch};
+use crate::train_gemm::{Scratch, Strided, gemm, pack, padded, transpose, with_scratch};
 use crate::train_vector::{dot, for_vectors, load, scale, store};
 
 /// Query rows a block.
@@ -168,22 +168,8 @@ impl Place {
         c: (*mut f32, usize),
         add: bool,
     ) {
-        let [m, n, k] = size;
         // SAFETY: passed on to the caller.
-        unsafe {
-            Gemm {
-                m,
-                n,
-                k,
-                a,
-                b: b.0,
-                b_row: b.1,
-                c: c.0,
-                c_row: c.1,
-                add,
-            }
-            .call(self.level);
-        }
+        unsafe { gemm(self.level, size, a, b, c, add) }
     }
 }
 

@@ -55,6 +55,33 @@ pub(crate) struct Gemm {
     pub(crate) add: bool,
 }
 
+/// The product of size m, n, k of `a` with (`b`, row stride) into (`c`, row stride).
+///
+/// # Safety
+/// As [`Gemm::call`].
+pub(crate) unsafe fn gemm(
+    level: Level,
+    [m, n, k]: [usize; 3],
+    a: Strided,
+    (b, b_row): (*const f32, usize),
+    (c, c_row): (*mut f32, usize),
+    add: bool,
+) {
+    let product = Gemm {
+        m,
+        n,
+        k,
+        a,
+        b,
+        b_row,
+        c,
+        c_row,
+        add,
+    };
+    // SAFETY: passed on to the caller.
+    unsafe { product.call(level) }
+}
+
 impl Gemm {
     /// Compute the product.
     ///

@@ -3,7 +3,7 @@
 //! Legend as in `train_ssd`: L tokens of a sequence, P head width, N state width, Q chunk length.
 
 use crate::simd::{Level, Simd, exp};
-use crate::train_gemm::{Gemm, Scratch, Strided, pack, padded, transpose};
+use crate::train_gemm::{Scratch, Strided, gemm, pack, padded, transpose};
 use crate::train_ssd::Scan;
 use crate::train_vector::scale;
 
@@ -84,22 +84,8 @@ impl Place {
         c: (*mut f32, usize),
         add: bool,
     ) {
-        let [m, n, k] = size;
         // SAFETY: passed on to the caller.
-        unsafe {
-            Gemm {
-                m,
-                n,
-                k,
-                a,
-                b: b.0,
-                b_row: b.1,
-                c: c.0,
-                c_row: c.1,
-                add,
-            }
-            .call(self.level);
-        }
+        unsafe { gemm(self.level, size, a, b, c, add) }
     }
 }
 
