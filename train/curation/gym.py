@@ -5,83 +5,40 @@ Its problems come with an answer and a verifier, seldom with a thought: those wi
 in a process that is killed when it hangs.
 """
 
-import contextlib
 import json
-import os
-import selectors
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
-from typing import IO, cast
 
 from falcon_h1r.errors import ConfigError
+from falcon_h1r.thinking.line_worker import LineWorker
 from falcon_h1r.train.curation.drafts import Broken, Draft, Position, Record, missing
 from falcon_h1r.train.curation.recipe import SourceRecipe
 
 SECONDS = 5.0
 """Longest verdict; after it the answer is wrong and the process is replaced."""
-START_SECONDS = 120.0
 MAX_ANSWER = 2000
 """Longest answer that is asked about, in characters."""
 
 
-class GymJudge:
+class GymJudge(LineWorker):
     """Asks a task's own verifier in another process, started at the first question."""
 
     def __init__(self, *arguments: str, seconds: float = SECONDS) -> None:
-        self._arguments, self._seconds = arguments, seconds
-        self._worker: subprocess.Popen[bytes] | None = None
+        super().__init__(Path(__file__).with_name("gym_worker.py"), *arguments)
+        self._seconds = seconds
 
     def is_right(self, index: int, answer: str) -> bool:
         """Whether the answer to problem `index` is right; no when the verifier hangs or dies."""
         if len(answer) > MAX_ANSWER:
             return False
         try:
-            worker = self._started()
-            question = json.dumps([index, answer]).encode() + b"\n"
-            cast(IO[bytes], worker.stdin).write(question)
-            return self._line(worker, self._seconds) == b"right\n"
-        except (TimeoutError, BrokenPipeError):
-            self.close()
+            return self._ask([index, answer], self._seconds) == b"right"
+        except BrokenPipeError:  # the package cannot be imported there
             return False
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._worker is None:
-            self._worker = subprocess.Popen(
-                [sys.executable, "-P", Path(__file__).with_name("gym_worker.py"), *self._arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-                start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
-            if self._line(self._worker, START_SECONDS) != b"ready\n":
-                raise BrokenPipeError
-        return self._worker
-
-    def _line(self, worker: subprocess.Popen[bytes], seconds: float) -> bytes:
-        stdout = cast(IO[bytes], worker.stdout)
-        with selectors.DefaultSelector() as selector:
-            selector.register(stdout, selectors.EVENT_READ)
-            if not selector.select(seconds):
-                raise TimeoutError
-        return stdout.readline()
 
     def close(self) -> None:
         """End the process."""
-        worker, self._worker = self._worker, None
-        if worker is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(worker.pid, 9)
-        worker.wait()
-        for pipe in (worker.stdin, worker.stdout):
-            cast(IO[bytes], pipe).close()
-
-    def __del__(self) -> None:
-        self.close()
+        self._kill()
 
 
 class ReasoningGymSource:
