@@ -1,8 +1,10 @@
 """Shapes of SVG paths in BIG-Bench-Hard's wording (geometric_shapes).
 
-The chain numbers the drawn lines by copying where each ends ("M" only moves), so the last number
-is the count of sides. Where a rectangle and a kite are to be told apart, the first coordinates of
-opposite corners are added (in hundredths, digits reversed): a rectangle's diagonals share their
+The chain quotes the path a command a line, in order, so that each line continues the copy of the
+one before; a line's "L" becomes the number of the side it draws, so the last number is the count
+("M" and "A" stay). Where a rectangle and a kite are to be told apart, the first coordinates of
+opposite corners are found by their numbers and added (in hundredths, digits reversed): a
+rectangle's diagonals share their
 middle. The original lists "trapezoid" and "ellipse" only where they are the answer, also for a
 rectangle and a circle (a rectangle is a trapezoid, a circle an ellipse): so do these problems.
 """
@@ -109,23 +111,21 @@ def think(path: str, options: list[str]) -> tuple[list[str], str]:
     corners: list[str] = []
     arcs = 0
     for command, numbers in _COMMAND.findall(path):
-        end = numbers.split()[-1].split(",")[0]
-        if command == "M":
-            corners = corners or [end]
-        elif command == "L":
-            corners.append(end)
-            lines.append(f"{len(corners) - 1} {end}")
-        else:
-            arcs += 1
-            lines.append(f"arc {end}")
-    sides = len(corners) - 1
+        numbers = numbers.strip()
+        if command == "L":
+            corners.append(numbers.split(",")[0])
+            command = str(len(corners))
+        arcs += command == "A"
+        lines.append(f"{command} {numbers}")
+    sides = len(corners)
     extra = options[-1] if options[-1] in ("trapezoid", "ellipse") else None
     if arcs:
         shape = "sector" if sides else extra or "circle"
     elif sides == 4 and extra is None:
         x = [int(c.replace(".", "")) for c in corners]
-        for a, b in ((x[0], x[2]), (x[1], x[3])):
-            lines.append(f"p{reverse(a)}+{reverse(b)}=p{reverse(a + b)}")
+        for i, j in ((0, 2), (1, 3)):
+            lines += [f"{k + 1} {corners[k]} p{reverse(x[k])}" for k in (i, j)]
+            lines.append(f"p{reverse(x[i])}+{reverse(x[j])}=p{reverse(x[i] + x[j])}")
         shape = "rectangle" if abs(x[0] + x[2] - x[1] - x[3]) <= 5 else "kite"
         lines.append("same" if shape == "rectangle" else "differ")
     else:
@@ -205,12 +205,12 @@ def verify(problem: Problem) -> bool:
     options = read_options(problem.problem)
     letter = LETTERS[options.index(shape)]
     lines = problem.thought.split("\n")
-    copied = [line.split() for line in lines if re.match(r"(\d|arc) \d", line)]
-    ends = re.findall(r'[LA] [^MLA"]*?([\d.]+),[\d.]+(?= [MLA]|")', problem.problem)
+    path = problem.problem.split('"')[1]
+    drawn = [line for line in lines if re.fullmatch(r"\S [\d., ]+,\d+\.\d\d", line)]
     return (
         problem.answer == f"({letter})"
         and lines[-1] == f"- {shape} {letter}"
-        and [end for _, end in copied] == ends
-        and lines == think(problem.problem.split('"')[1], options)[0]
+        and [line[1:] for line in drawn] == re.findall(r"[MLA]( [\d., ]+[\d])", path)
+        and lines == think(path, options)[0]
         and check_steps(problem.thought)
     )

@@ -1,8 +1,12 @@
 """Adjective order in BIG-Bench-Hard's wording: "Which sentence has the correct adjective order"
 
-The thought ranks the adjectives of one option after the other until one of them rises throughout:
+The thought takes one option after the other until one of them rises throughout: it quotes the
+sentence, then goes through the quote and gives each adjective its rank, up to the first that falls
+("no") or up to the noun ("ok"). Options share their words, so the quote beside the ranks is what
+tells which word comes next:
 
-    A: rubber7 gray5 no / B: midsize2 gray5 Mexican6 rubber7 ok
+    (A) rubber gray midsize cat: rubber7 gray5 no
+    (B) midsize gray rubber cat: midsize2 gray5 rubber7 cat ok
 """
 
 import re
@@ -10,7 +14,7 @@ from random import Random
 
 from falcon_h1r.train.tasks.adjectives import CLASSES, RANK
 from falcon_h1r.train.tasks.base import Problem
-from falcon_h1r.train.tasks.choices import render_options
+from falcon_h1r.train.tasks.choices import LETTERS, render_options
 from falcon_h1r.train.tasks.nouns import ANIMALS, HOUSEHOLD, INSTRUMENTS
 
 _HEAD = "Which sentence has the correct adjective order:\n"
@@ -21,16 +25,28 @@ _THING_TEXT = (
 _NOUNS = [*ANIMALS, *HOUSEHOLD, *INSTRUMENTS, *_THING_TEXT.split()]
 
 
-def _ranked(adjectives: list[str]) -> tuple[str, bool]:
-    """The adjectives with their ranks up to the first that falls, and whether none does."""
-    text, last = "", 0
+def _ranked(sentence: str) -> tuple[str, bool]:
+    """The sentence, its adjectives' ranks up to the first that falls, and whether none does."""
+    *adjectives, noun = sentence.split(" ")
+    text, last = f"{sentence}:", 0
     for word in adjectives:
         rank = RANK[word]
         text += f" {word}{rank}"
         if rank < last:
-            return text + " no", False
+            return f"{text} no", False
         last = rank
-    return text + " ok", True
+    return f"{text} {noun} ok", True
+
+
+def think(sentences: list[str]) -> tuple[list[str], str]:
+    """The lines of the thought and the letter of the option in order."""
+    lines = []
+    for letter, sentence in zip(LETTERS, sentences, strict=False):
+        text, rises = _ranked(sentence)
+        lines.append(f"({letter}) {text}")
+        if rises:
+            return lines, letter
+    raise ValueError("no option has its adjectives in order")
 
 
 def generate(rng: Random, level: int) -> Problem:
@@ -50,15 +66,10 @@ def generate(rng: Random, level: int) -> Problem:
     sentences = [list(order) for order in orders]
     rng.shuffle(sentences)
     noun = rng.choice(_NOUNS)
-    lines = []
-    for letter, sentence in zip("ABCDE", sentences, strict=False):
-        text, rises = _ranked(sentence)
-        lines.append(f"{letter}:{text}")
-        if rises:
-            break
-    options = render_options([f"{' '.join(sentence)} {noun}" for sentence in sentences])
+    texts = [f"{' '.join(sentence)} {noun}" for sentence in sentences]
+    lines, letter = think(texts)
     return Problem(
-        problem=_HEAD + options,
+        problem=_HEAD + render_options(texts),
         thought="\n".join(lines),
         answer=f"({letter})",
         family="hyperbaton",
@@ -68,25 +79,38 @@ def generate(rng: Random, level: int) -> Problem:
 
 
 def verify(problem: Problem) -> bool:
-    """Find the one option in the order of the classes; check every rank and verdict."""
-    sorted_options, adjectives = [], {}
+    """Find the one option in the order of the classes; check every quote, rank and verdict."""
+    sorted_options, sentences = [], {}
     for letter, sentence in re.findall(r"\((\w)\) (.*)", problem.problem):
-        adjectives[letter] = sentence.split()[:-1]
+        sentences[letter] = sentence
         ranks = [
             next(i for i, known in enumerate(CLASSES) if word in known)
-            for word in adjectives[letter]
+            for word in sentence.split()[:-1]
         ]
         if ranks == sorted(ranks):
             sorted_options.append(f"({letter})")
     lines = problem.thought.split("\n")
-    for line in lines:
-        ranked = re.findall(r" ([A-Za-z-]+)(\d)", line)
-        words = [word for word, _ in ranked]
-        if not words or words != adjectives.get(line[0], [])[: len(words)]:
+    for expected, line in zip(sentences, lines, strict=False):
+        found = re.fullmatch(r"\((\w)\) (.+): (.+?)( [A-Za-z-]+)? (ok|no)", line)
+        if found is None or found[1] != expected or found[2] != sentences[expected]:
+            return False
+        words = found[2].split()
+        ranked = re.findall(r"([A-Za-z-]+)(\d)(?: |$)", found[3])
+        if " ".join(word + rank for word, rank in ranked) != found[3]:
+            return False
+        if [word for word, _ in ranked] != words[: len(ranked)]:
             return False
         if any(RANK[word] != int(rank) for word, rank in ranked):
             return False
         ranks = [int(rank) for _, rank in ranked]
-        if line.split()[-1] != ("ok" if ranks == sorted(ranks) else "no"):
+        risen = ranks == sorted(ranks) and found[4] == f" {words[-1]}"
+        fallen = ranks[:-1] == sorted(ranks[:-1]) and ranks[-2:] != sorted(ranks[-2:])
+        if not (risen and len(ranks) == len(words) - 1 if found[5] == "ok" else fallen):
             return False
-    return sorted_options == [problem.answer] and problem.answer == f"({lines[-1][0]})"
+        if (found[5] == "ok") != (line == lines[-1]) or (fallen and found[4]):
+            return False
+    return (
+        len(lines) <= len(sentences)
+        and sorted_options == [problem.answer]
+        and problem.answer == lines[-1][:3]
+    )
