@@ -4,7 +4,7 @@ The thought first restates the list, a word a line: a label, the word, its first
 labels of the words so far that begin with it, so that the last line of a letter names its group.
 Then it walks the alphabet. A letter that begins words is followed by its group. The words of a
 group of several are spelt side by side: two letters behind the first, and where rows are the same,
-these words again with the next four (a full stop where a word ends). Then the words are told in
+these words again with the next four (a dash where a word ends). Then the words are told in
 order, a line each, and the walk goes on. Every look-up goes forwards: from a letter to labels, from
 a label to its word:
 
@@ -29,7 +29,7 @@ def _spell(lines: list[str], group: dict[str, str], start: int, count: int) -> N
     """Write rows of `count` letters; where several are the same, go on for these words."""
     alike: dict[str, dict[str, str]] = {}
     for label, word in group.items():
-        letters = " ".join(f"{word}."[start : start + count])
+        letters = " ".join(f"{word}-"[start : start + count])
         lines.append(f"{label} {word} {letters}")
         alike.setdefault(letters, {})[label] = word
     for same in alike.values():
@@ -118,10 +118,10 @@ def verify(problem: Problem) -> bool:
                 return False
             start = len(read[head])
             end = start + (_FIRST if start == 1 else _NEXT)
-            alike = [other for other in group.values() if f"{other}.".startswith(read[head])]
+            alike = [other for other in group.values() if f"{other}-".startswith(read[head])]
             if len(alike) > 1:  # a row; none but the words that are still alike have one
                 read[head] += "".join(rest)
-                if "".join(rest) != f"{word}."[start:end]:
+                if "".join(rest) != f"{word}-"[start:end]:
                     return False
                 continue
             told.append(word)
