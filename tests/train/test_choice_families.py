@@ -11,8 +11,10 @@ from falcon_h1r.train.stream import TURN_END, prompt_text
 from falcon_h1r.train.tasks import FAMILIES, formal_fallacies
 from falcon_h1r.train.tasks.base import Problem
 from falcon_h1r.train.tasks.choices import LETTERS, read_options
+from falcon_h1r.train.tasks.deduction_reading import read_deduction
+from falcon_h1r.train.tasks.deduction_steps import join, solve
 from falcon_h1r.train.tasks.formal_reading import Reader, read_argument
-from falcon_h1r.train.tasks.logical_deduction import read_facts, solve, think
+from falcon_h1r.train.tasks.logical_deduction import think
 from falcon_h1r.train.vocabulary import build_vocabulary
 
 CHOICE_FAMILIES = (
@@ -88,7 +90,7 @@ def test_a_verifier_notices_one_changed_sign_of_the_thought(family: str) -> None
 
 def test_no_order_is_only_of_the_benchmarks_things() -> None:
     for problem in draws("logical_deduction", 1, 2000):
-        nouns, _, _ = read_facts(problem.problem)
+        nouns = read_deduction(problem.problem).nouns
         plain = ("black", "blue", "brown", "gray", "green", "orange", "purple", "red", "white",
                  "yellow")  # fmt: skip
         assert not all(len(n) == 3 or n.removesuffix(" book") in plain for n in nouns)
@@ -99,18 +101,50 @@ def test_a_deduction_that_stops_short_is_told() -> None:
     assert solve([(0, "<", 1), (1, "<", 2)], 3) == [((0, 1, 2), 0, 0)]
 
 
-def test_the_chain_of_a_deduction_goes_back_to_the_start() -> None:
+def test_the_chain_of_a_deduction_joins_pairs_and_places_them() -> None:
     text = (
         "In a race, there were five runners: Ola, Pim, Quo, Ras, and Tum. Quo finished above Ras. "
-        "Pim finished above Quo. Ola finished below Ras. Tum finished second.\nOptions:\n"
+        "Pim finished above Quo. Ola finished last. Tum finished below Pim. Tum finished above "
+        "Quo.\nOptions:\n"
     ) + "\n".join(
-        f"({letter}) {name} finished third-to-last"
+        f"({letter}) {name} finished second-to-last"
         for letter, name in zip("ABCDE", ("Ola", "Pim", "Quo", "Ras", "Tum"), strict=True)
     )
-    nouns, facts, asked = read_facts(text)
-    thought = think(facts, nouns, asked)
-    assert thought is not None
-    assert thought.split("\n")[-4:] == ["1_2E3_4_5_", "C,B", "B<C<D<A:1B2E3C4D5A", "3C"]
+    assert think(read_deduction(text)).split("\n") == [
+        "- Quo C finished above Ras D:aC<D",
+        "- Pim B finished above Quo C:bB<C",
+        "- Ola A finished last:1 of 5=5,A5A",
+        "- Tum E finished below Pim B:cB<E",
+        "- Tum E finished above Quo C:dE<C",
+        "aC<D:C<D",
+        "bB<C:B<C<D",
+        "cB<E:B<C<D B<E",
+        "dE<C:B<C<D B<E E<C",
+        "1_2_3_4_5A",
+        "B<C<D:1234?",
+        "B<E:1234?",
+        "E<C:1234?",
+        "B<E<C<D:1234:1B2E3C4D5A",
+        "(A) Ola finished second-to-last:2 of 5=4",
+        "4D",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pair", "chains"),
+    [
+        ("B<C", ["A<B<C<D"]),
+        ("B<4", ["A<B<4", "C<D"]),
+        ("E<A", ["E<A<B", "C<D"]),
+        ("D<A", ["C<D<A<B"]),
+        ("A<D", ["A<B", "C<D", "A<D"]),
+        ("A<B", ["A<B", "C<D"]),
+        ("2<4", ["A<B", "C<D"]),
+    ],
+)
+def test_a_pair_joins_the_chains_it_touches(pair: str, chains: list[str]) -> None:
+    low, high = pair.split("<")
+    assert ["<".join(c) for c in join([("A", "B"), ("C", "D")], low, high)] == chains
 
 
 def test_half_of_the_arguments_are_valid() -> None:

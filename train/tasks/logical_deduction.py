@@ -1,21 +1,28 @@
 """Objects in a fixed order in BIG-Bench-Hard's wording (logical_deduction): who stands where?
 
-The chain names each object by the letter of its option. First every statement is copied and
-reduced to letters: "- owl D=3" (slot 3) or "- robin G> wren B:B<G". Then one line holds all slots,
-and each further line places the objects that are determined by then, with their bounds in front:
+The chain names each object by the letter of its option; slot 1 is the leftmost, first, oldest or
+cheapest. It copies every statement, with letters beside the objects, and reduces it: to a pair,
+the lower one first, or to a slot (counted from the other end: "2 of 5=4"). The pairs are then
+joined one after another, with all chains so far behind each. The row of all slots follows, and
+every chain with the slots that are free for it, which places it if they are as many ("?" if not).
+The last lines are the place asked for and its slot:
 
-    1C2_3D4B5E6_7_
-    G<4:1C2G3D4B5E6_7_
-    A<F:1C2G3D4B5E6A7F
-
-A chain of three or more is preceded by the way back to its start from the first statement that
-belongs to it: "G,F,D" and then "D<F<G<B:...", so that each letter is one look-up. Slot 1 is the
-leftmost, first, oldest or cheapest. The last line is the slot asked for.
+    - Uflaclier A finished below Upailjonnn D:aD<A
+    - Trebaikraund C finished third:C3C
+    - Igor E finished above Lola B:bE<B
+    - Uflaclier A finished above Igor E:cA<E
+    aD<A:D<A
+    bE<B:D<A E<B
+    cA<E:D<A<E<B
+    1_2_3C4_5_
+    D<A<E<B:1245:1D2A3C4E5B
+    (A) Uflaclier finished second-to-last:2 of 5=4
+    4E
 """
 
 import re
 from dataclasses import dataclass
-from itertools import pairwise, permutations
+from itertools import permutations
 from random import Random
 
 from falcon_h1r.train.tasks.base import Problem
@@ -23,18 +30,27 @@ from falcon_h1r.train.tasks.choices import (
     LETTERS,
     NUMBER_WORDS,
     enumerate_nouns,
-    read_options,
     render_options,
     with_article,
+)
+from falcon_h1r.train.tasks.deduction_reading import (
+    ORDINALS,
+    Deduction,
+    read_deduction,
+    read_rank,
+)
+from falcon_h1r.train.tasks.deduction_steps import (
+    Fact,
+    chain_holds,
+    join_lines,
+    place_lines,
+    rising,
+    solve,
 )
 from falcon_h1r.train.tasks.names import draw_names
 from falcon_h1r.train.tasks.things import COLORS, EDIBLE, LIVING, MACHINES, THINGS, draw_nouns
 
 _PLAIN = "black blue brown gray green orange purple red white yellow".split()  # noqa: SIM905
-_ORDINAL_TEXT = "zeroth first second third fourth fifth sixth seventh"
-_ORDINALS = _ORDINAL_TEXT.split()
-Fact = tuple[int, int] | tuple[int, str, int]
-"""(object, slot) or (object, "<" or ">", object), objects and slots counted from 0 and 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,13 +98,13 @@ def _place(scene: Scene, slot: int, count: int, rng: Random) -> str:
     rank = back if from_high else slot
     end = scene.high if from_high else scene.low
     if scene.kind == "row":
-        return f"is the {end}most" if rank == 1 else f"is the {_ORDINALS[rank]} from the {end}"
+        return f"is the {end}most" if rank == 1 else f"is the {ORDINALS[rank]} from the {end}"
     if scene.kind == "race":
         if not from_high:
-            return f"finished {_ORDINALS[rank]}"
-        return "finished last" if rank == 1 else f"finished {_ORDINALS[rank]}-to-last"
+            return f"finished {ORDINALS[rank]}"
+        return "finished last" if rank == 1 else f"finished {ORDINALS[rank]}-to-last"
     verb = "are" if scene.kind == "cost" else "is"
-    return f"{verb} the {end}" if rank == 1 else f"{verb} the {_ORDINALS[rank]}-{end}"
+    return f"{verb} the {end}" if rank == 1 else f"{verb} the {ORDINALS[rank]}-{end}"
 
 
 def _say(scene: Scene, noun: str) -> str:
@@ -97,46 +113,6 @@ def _say(scene: Scene, noun: str) -> str:
 
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
-
-
-Step = tuple[tuple[int, ...], int, int]
-"""Objects placed in order, the slot that bounds them from below (0: none) and from above."""
-
-
-def solve(facts: list[Fact], count: int) -> list[Step] | None:
-    """Place chains of related objects where exactly as many slots are free; None when stuck."""
-    slots: dict[int, int] = {f[0]: f[1] for f in facts if len(f) == 2}
-    pairs = [(f[0], f[2]) if f[1] == "<" else (f[2], f[0]) for f in facts if len(f) == 3]
-    steps: list[Step] = []
-    while len(slots) < count:
-        step = _next_step(slots, pairs, count)
-        if step is None:
-            return None
-        chain, low, high = step
-        free = [s for s in range(low + 1, (high or count + 1)) if s not in slots.values()]
-        slots.update(zip(chain, free, strict=True))
-        steps.append(step)
-    return steps
-
-
-def _next_step(slots: dict[int, int], pairs: list[tuple[int, int]], count: int) -> Step | None:
-    """The shortest chain that is determined; of equal ones the first stated."""
-    after: dict[int, list[int]] = {}
-    for a, b in pairs:
-        after.setdefault(a, []).append(b)
-    taken = set(slots.values())
-    loose = [*(i for pair in pairs for i in pair), *range(count)]
-    paths: list[tuple[int, ...]] = [(i,) for i in dict.fromkeys(loose) if i not in slots]
-    while paths:
-        for path in paths:
-            low = max([slots[a] for a, b in pairs if b == path[0] and a in slots], default=0)
-            above = [slots[b] for b in after.get(path[-1], ()) if b in slots]
-            high = min(above, default=0)
-            free = [s for s in range(low + 1, high or count + 1) if s not in taken]
-            if len(free) == len(path):
-                return path, low, high
-        paths = [(*p, b) for p in paths for b in after.get(p[-1], ()) if b not in slots]
-    return None
 
 
 def _draw_facts(rng: Random, order: list[int], count: int) -> list[Fact]:
@@ -163,55 +139,43 @@ def _draw_facts(rng: Random, order: list[int], count: int) -> list[Fact]:
     return facts
 
 
-def _show(slots: dict[int, int], count: int) -> str:
-    objects = {s: LETTERS[i] for i, s in slots.items()}
-    return "".join(f"{s}{objects.get(s, '_')}" for s in range(1, count + 1))
+def _counted(text: str, slot: int, count: int) -> str:
+    """ "4", or "2 of 5=4" for "second from the right"."""
+    rank, from_high = read_rank(text)
+    return f"{rank} of {count}={slot}" if from_high else f"{slot}"
 
 
-def _way_back(chain: tuple[int, ...], facts: list[Fact]) -> str:
-    """From the left object of the first statement within the chain back to the chain's start."""
-    links = {frozenset(link): i for i, link in enumerate(pairwise(chain))}
-    first = next(i for f in facts if (i := links.get(frozenset((f[0], f[-1])))) is not None)
-    return ",".join(LETTERS[i] for i in reversed(chain[: first + 1]))
+def _quote(sentence: str, fact: Fact, nouns: list[str]) -> str:
+    """A statement with letters beside its objects: "The owl A is to the left of the robin C"."""
+    one = nouns[fact[0]]
+    end = sentence.index(one) + len(one)
+    text = f"{sentence[:end]} {LETTERS[fact[0]]}{sentence[end:]}"
+    return text if len(fact) == 2 else f"{text} {LETTERS[fact[2]]}"
 
 
-def _short(nouns: list[str]) -> list[str]:
-    """Without the last word where all share it: "blue" of blue, red and gray books."""
-    last = {noun.rpartition(" ")[2] for noun in nouns}
-    return [n.rpartition(" ")[0] for n in nouns] if len(last) == 1 else nouns
-
-
-def think(facts: list[Fact], nouns: list[str], asked: int) -> str | None:
-    """The chain for statements in order; None when the steps do not determine everything."""
+def think(deduction: Deduction) -> str:
+    """The chain of a deduction that `solve` can solve."""
+    nouns, facts = deduction.nouns, deduction.facts
     count = len(nouns)
-    steps = solve(facts, count)
-    if steps is None:
-        return None
-    nouns = _short(nouns)
+    joined, chains = join_lines(facts)
+    signs = iter(joined)
     lines: list[str] = []
-    slots: dict[int, int] = {}
-    for fact in facts:
-        one = f"- {nouns[fact[0]]} {LETTERS[fact[0]]}"
+    for sentence, fact in zip(deduction.sentences, facts, strict=True):
+        quote = _quote(sentence, fact, nouns)
         if len(fact) == 2:
-            slots[fact[0]] = fact[1]
-            lines.append(f"{one}={fact[1]}")
+            letter, slot = LETTERS[fact[0]], fact[1]
+            place = sentence[sentence.index(nouns[fact[0]]) + len(nouns[fact[0]]) :]
+            counted = _counted(place, slot, count)
+            back = f"{counted}," if "=" in counted else ""
+            lines.append(f"- {quote}:{back}{letter}{slot}{letter}")
         else:
-            pair = (fact[0], fact[2]) if fact[1] == "<" else (fact[2], fact[0])
-            less, more = (LETTERS[i] for i in pair)
-            lines.append(f"{one}{fact[1]} {nouns[fact[2]]} {LETTERS[fact[2]]}:{less}<{more}")
-    lines.append(_show(slots, count))
-    for chain, low, high in steps:
-        free = [s for s in range(low + 1, high or count + 1) if s not in slots.values()]
-        slots.update(zip(chain, free, strict=True))
-        if len(chain) > 2:
-            lines.append(_way_back(chain, facts))
-        bounds = [*([str(low)] if low else []), *(LETTERS[i] for i in chain)]
-        if high:
-            bounds.append(str(high))
-        lines.append(f"{'<'.join(bounds)}:{_show(slots, count)}")
-    thing = next(i for i, s in slots.items() if s == asked)
-    lines.append(f"{asked}{LETTERS[thing]}")
-    return "\n".join(lines)
+            low, high = rising(fact)
+            lines.append(f"- {quote}:{next(signs)[0]}{LETTERS[low]}<{LETTERS[high]}")
+    placed, order = place_lines(facts, chains, count)
+    asked = deduction.asked
+    place = deduction.question.split(nouns[0], 1)[1]
+    question = f"{deduction.question}:{_counted(place, asked, count)}"
+    return "\n".join([*lines, *joined, *placed, question, f"{asked}{LETTERS[order[asked - 1]]}"])
 
 
 def _could_be_known(nouns: list[str]) -> bool:
@@ -238,8 +202,6 @@ def generate(rng: Random, level: int) -> Problem:
     facts = _draw_facts(rng, order, count)
     rng.shuffle(facts)
     asked = rng.randint(1, count)
-    thought = think(facts, nouns, asked)
-    assert thought is not None  # the facts were drawn until the steps determine everything
     named = nouns if scene.kind in ("race", "cost") else [with_article(n) for n in nouns]
     parts = [f"{scene.opening.format(NUMBER_WORDS[count])} {enumerate_nouns(named)}."]
     for fact in facts:
@@ -258,55 +220,17 @@ def generate(rng: Random, level: int) -> Problem:
     text = " ".join(parts)
     if rng.random() < 0.85:
         text = opening + text
+    text = f"{text}\n{options}"
     letters = " ".join("".join(LETTERS[p] if isinstance(p, int) and i != 1 else str(p)
                                for i, p in enumerate(f)) for f in facts)  # fmt: skip
     return Problem(
-        problem=f"{text}\n{options}",
-        thought=thought,
+        problem=text,
+        thought=think(read_deduction(text)),
         answer=f"({LETTERS[order[asked - 1]]})",
         family="logical_deduction",
         level=level,
         keys=(f"logical_deduction {count} {asked} {letters}",),
     )
-
-
-_RELATION = re.compile(
-    r"^(.+?) (?:is|are|finished) (to the left of|to the right of|less expensive than|"
-    r"more expensive than|older than|newer than|above|below) (.+)$"
-)
-_LESS = {"to the left of", "less expensive than", "older than", "above"}
-
-
-def _read_slot(text: str, count: int) -> int:
-    """The slot that "second from the right", "fourth-newest" or "finished last" names."""
-    rank = next((i for i, word in enumerate(_ORDINALS) if i and word in text), 1)
-    high = re.search(r"right|last|newest|most expensive", text) is not None
-    return count + 1 - rank if high else rank
-
-
-def read_facts(text: str) -> tuple[list[str], list[Fact], int]:
-    """Nouns in the order of the options, the statements in order, and the slot asked for."""
-    choices = read_options(text)
-    nouns: list[str] = []
-    for choice in choices:
-        noun = re.split(r" (?:is|are) the | finished ", choice)[0]
-        nouns.append(noun.removeprefix("The "))
-    asked = _read_slot(choices[0][len(nouns[0]) :], len(nouns))
-    facts: list[Fact] = []
-    body = text.split("\nOptions:")[0].split(": ", 1)[1]
-    for sentence in re.findall(r"[^.]+(?=\.)", body)[1:]:
-        words = sentence.strip()
-        match = _RELATION.match(words)
-        one, two = (words, "") if match is None else (match[1], match[3])
-        if match is None:
-            one = re.split(r" (?:is|are) the | finished ", words)[0]
-        first = nouns.index(one.removeprefix("The "))
-        if match is None:
-            facts.append((first, _read_slot(words[len(one) :], len(nouns))))
-        else:
-            sign = "<" if match[2] in _LESS else ">"
-            facts.append((first, sign, nouns.index(two.removeprefix("the "))))
-    return nouns, facts, asked
 
 
 def _holds(fact: Fact, slots: tuple[int, ...]) -> bool:
@@ -316,32 +240,31 @@ def _holds(fact: Fact, slots: tuple[int, ...]) -> bool:
 
 
 def verify(problem: Problem) -> bool:
-    """Try all orders; every slot the thought writes must be the one of the only order left."""
-    nouns, facts, asked = read_facts(problem.problem)
-    count = len(nouns)
+    """Try all orders; what the thought writes must hold in the only one that is left."""
+    deduction = read_deduction(problem.problem)
+    count, asked = len(deduction.nouns), deduction.asked
     orders = permutations(range(1, count + 1))
-    found = [slots for slots in orders if all(_holds(f, slots) for f in facts)]
+    found = [slots for slots in orders if all(_holds(f, slots) for f in deduction.facts)]
     if len(found) != 1:
         return False
     slots = found[0]
     if problem.answer != f"({LETTERS[slots.index(asked)]})":
         return False
     lines = problem.thought.split("\n")
-    for line in lines[len(facts) :]:
-        chain = [slots[LETTERS.index(x)] for x in line.split(",")] if "," in line else []
-        if chain != sorted(chain, reverse=True):
+    if len(lines) < len(deduction.facts) + 3 or lines[-1] != f"{asked}{problem.answer[1]}":
+        return False
+    return all(_line_holds(line, slots) for line in lines[:-2]) and (
+        problem.thought == think(deduction)
+    )
+
+
+def _line_holds(line: str, slots: tuple[int, ...]) -> bool:
+    """Whether the chains and the slots that a line writes are those of the order."""
+    for text in line.split(":")[1 if line.startswith("- ") else 0 :]:
+        chains = re.findall(r"[A-G1-7]+(?:<[A-G1-7]+)+", text)
+        placed = [*re.findall(r"([1-7])([A-G])", text)] if "<" not in text else []
+        if not all(chain_holds(chain, slots) for chain in chains):
             return False
-        placed = re.findall(r"(\d)([A-G])", line.split(":")[-1])
         if any(slots[LETTERS.index(letter)] != int(slot) for slot, letter in placed):
             return False
-    pairs_hold = all(_check_pair(line, slots) for line in lines[: len(facts)])
-    return pairs_hold and problem.thought == think(facts, nouns, asked)
-
-
-def _check_pair(line: str, slots: tuple[int, ...]) -> bool:
-    """The letters behind the colon stand in their order; a fixed slot is the right one."""
-    match = re.search(r":([A-G])<([A-G])$", line)
-    if match:
-        return slots[LETTERS.index(match[1])] < slots[LETTERS.index(match[2])]
-    match = re.search(r" ([A-G])=(\d)$", line)
-    return match is not None and slots[LETTERS.index(match[1])] == int(match[2])
+    return True
