@@ -1,16 +1,17 @@
 """Arguments in BIG-Bench-Hard's wording (formal_fallacies): do the premises entail the conclusion?
 
-The chain speaks of one being. It letters the predicates by what follows "of", writes each
-premise as disjunctions ("-A+B": not A, or B), denies the conclusion after "but", and then draws
-what is left of a disjunction when all its other parts are false. A disjunction with nothing left
-ends a valid argument; if nothing more can be drawn ("open"), the argument is invalid:
+The chain speaks of one being. It copies each sentence with a letter behind every predicate (the
+next letter for a new one) and writes it as disjunctions with an address ("a-A+B": not A, or B) or
+as facts ("A1C0": A holds, C does not). The conclusion is denied after "but", and the facts are
+gathered. Then the disjunctions are gone through, each with what is known of its letters; one with
+a single part left, the others being false, gives a new fact and a new start. A disjunction with
+nothing left ("!") ends a valid argument; if all were gone through ("open"), it is invalid:
 
-    - Ola A
-    - FC Pim B
-    -A+B
-    but +A
-    -B
-    -A+B:0
+    - First, every cousin of Ola A is a fan of FC Pim B:a-A+B
+    - Hence, whoever is not a fan of FC Pim B is not a cousin of Ola A:+B-A
+    but B0A1
+    B0A1
+    a-A1+B0:!
 """
 
 import re
@@ -27,10 +28,10 @@ from falcon_h1r.train.tasks.formal_statements import (
     World,
     render,
 )
+from falcon_h1r.train.tasks.formal_steps import letters, think
 from falcon_h1r.train.tasks.names import draw_names, made_up_name
 from falcon_h1r.train.tasks.things import EDIBLE, THINGS
 
-Clause = tuple[Literal, ...]
 _KIN = (
     "ancestor aunt brother classmate close_friend coach colleague cousin daughter daughter-in-law "
     "descendant fellow father friend grandfather granddaughter grandson great-grandfather "
@@ -207,57 +208,6 @@ def is_valid(premises: list[Statement], conclusion: Statement, count: int) -> bo
     return True
 
 
-def _letters(clause: Clause) -> str:
-    return "".join(("+" if positive else "-") + LETTERS[i] for i, positive in clause)
-
-
-def _draw(clauses: list[Clause]) -> tuple[list[str], bool]:
-    """Unit propagation: lines, and whether a disjunction was left with nothing."""
-    known: dict[int, bool] = {}
-    lines: list[str] = []
-    for clause in clauses:
-        if len(clause) == 1:
-            i, positive = clause[0]
-            if known.get(i, positive) != positive:
-                return [f"{_letters(clause)}:0"], True
-            known[i] = positive
-    while True:
-        for clause in clauses:
-            if any(known.get(i) == positive for i, positive in clause):
-                continue
-            left = [x for x in clause if x[0] not in known]
-            if not left:
-                return [*lines, f"{_letters(clause)}:0"], True
-            if len(left) == 1:
-                known[left[0][0]] = left[0][1]
-                lines.append(f"{_letters(clause)}:{_letters((left[0],))}")
-                break
-        else:
-            return [*lines, "open"], False
-
-
-def _legend(predicates: list[str]) -> list[str]:
-    """ "- Ola A" for "cousin of Ola"; the whole predicate where several are of the same."""
-    short = [re.split(r" (?:of|to) ", p, maxsplit=1)[-1] for p in predicates]
-    return [f"- {p if short.count(s) > 1 else s} {LETTERS[i]}"
-            for i, (s, p) in enumerate(zip(short, predicates, strict=True))]  # fmt: skip
-
-
-def think(predicates: list[str], premises: list[Statement], conclusion: Statement) -> list[str]:
-    """The chain of an argument; its last line ends in 0 where the argument is found valid."""
-    lines = _legend(predicates)
-    clauses: list[Clause] = []
-    for premise in premises:
-        found = [tuple(dict.fromkeys(clause)) for clause in premise.clauses()]
-        clauses += found
-        lines += [_letters(clause) for clause in found]
-    denied = [tuple(dict.fromkeys(clause)) for clause in conclusion.denied_clauses()]
-    lines.append("but " + _letters(denied[0]))
-    lines += [_letters(clause) for clause in denied[1:]]
-    drawn, _ = _draw([*clauses, *denied])
-    return lines + drawn
-
-
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
@@ -290,11 +240,11 @@ def generate(rng: Random, level: int) -> Problem:
     sentences.append(f"{end} {_capital(said) if end.endswith(':') else said}.")
     text = f'"{introduction} {" ".join(sentences)}"\n{_QUESTION}'
     reader, read_premises, read_conclusion = read_argument(text)
-    thought = think(reader.predicates, read_premises, read_conclusion)
-    if thought[-1].endswith("0") != wanted:
+    thought = think(reader.sentences, reader.predicates, [*read_premises, read_conclusion])
+    if thought[-1].endswith("!") != wanted:
         return generate(rng, level)  # a proof by cases: beyond what the chain can draw
     form = " ".join(
-        _letters(clause) for s in (*read_premises, read_conclusion) for clause in s.clauses()
+        letters(clause) for s in (*read_premises, read_conclusion) for clause in s.clauses()
     )
     kinds = "".join(s.kind[0] for s in (*read_premises, read_conclusion))
     return Problem(
@@ -313,34 +263,39 @@ def solve(text: str) -> str:
     return "valid" if is_valid(premises, conclusion, len(reader.predicates)) else "invalid"
 
 
-def _read_clause(text: str) -> Clause:
-    pairs = zip(text[::2], text[1::2], strict=True)
-    return tuple((LETTERS.index(letter), sign == "+") for sign, letter in pairs)
+def _read_clauses(text: str) -> list[Parts]:
+    """The disjunctions and facts of "a-A+B b+C-D", "-A,+B" or "A1B0"; values beside letters are skipped."""
+    found = []
+    for word in re.split(r"[ ,]", text):
+        if "+" in word or "-" in word:
+            literals = re.findall(r"([+-])([A-Z])", word)
+            found.append(Parts(literals=tuple((LETTERS.index(x), s == "+") for s, x in literals),
+                               all_of=False))  # fmt: skip
+            continue
+        facts = re.findall(r"([A-Z])([01])", word)
+        found.append(Parts(literals=tuple((LETTERS.index(x), v == "1") for x, v in facts)))
+    return found
 
 
 def verify(problem: Problem) -> bool:
     """Decide by truth tables; premises and drawn lines must follow, the last line must fit."""
     reader, premises, conclusion = read_argument(problem.problem)
-    count = len(reader.predicates)
     if problem.answer != solve(problem.problem):
         return False
-    beings = range(1 << count)
-    fit = [f for f in beings if all(p.holds(f) for p in premises)]
     lines = problem.thought.split("\n")
-    if lines[:count] != _legend(reader.predicates):
+    if len(lines) < len(premises) + 3 or lines[-1].endswith("!") != (problem.answer == "valid"):
         return False
-    if lines != think(reader.predicates, premises, conclusion):
-        return False
-    denied = False
-    denied = False
-    for line in lines[count:-1] if lines[-1] == "open" else lines[count:]:
-        if line.startswith("but "):
-            denied = True
-            fit = [f for f in fit if not conclusion.holds(f)]
-        stated = line.removeprefix("but ").split(":")
-        for clause in stated if stated[-1] != "0" else stated[:1]:
-            parts = Parts(literals=_read_clause(clause), all_of=False)
-            if not all(parts.holds(f) for f in fit):
+    beings = range(1 << len(reader.predicates))
+    fit = [f for f in beings if all(p.holds(f) for p in premises)]
+    for k, line in enumerate(lines):
+        if k == len(premises):  # the claim itself
+            if any(all(p.holds(f) for p in _read_clauses(line.rpartition(":")[2]))
+                   != conclusion.holds(f) for f in beings):  # fmt: skip
                 return False
-    return denied and (lines[-1].endswith(":0") if problem.answer == "valid" else
-                       lines[-1] == "open")  # fmt: skip
+            fit = [f for f in fit if not conclusion.holds(f)]
+            continue
+        text = line.rpartition(":")[2] if k < len(premises) else line.replace(":", " ")
+        stated = _read_clauses(text.removeprefix("but ").rstrip("!"))
+        if not all(p.holds(f) for p in stated for f in fit):
+            return False
+    return lines == think(reader.sentences, reader.predicates, [*premises, conclusion])

@@ -26,6 +26,8 @@ class Reader:
     def __init__(self) -> None:
         self.predicates: list[str] = []
         self.name: str | None = None
+        self.sentences: list[str] = []
+        """The sentences read, as the text has them, without full stop."""
 
     def number(self, noun: str) -> int:
         """The number of a predicate, new or known."""
@@ -146,7 +148,8 @@ def read_argument(text: str) -> tuple[Reader, list[Statement], Statement]:
     reader = Reader()
     statements: list[Statement] = []
     for sentence in re.split(r"(?<=\.) (?=[A-Z])", body.strip()):
-        words = re.sub(rf"^(?:{_OPENERS}|{_CONCLUSIONS})", "", sentence.strip().rstrip("."),
+        reader.sentences.append(sentence.strip().rstrip("."))
+        words = re.sub(rf"^(?:{_OPENERS}|{_CONCLUSIONS})", "", reader.sentences[-1],
                        flags=re.IGNORECASE)  # fmt: skip
         statements.append(reader.statement(words.strip()))
     if len(statements) < 2:
