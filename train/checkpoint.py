@@ -36,6 +36,15 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that a kill leaves it whole or absent; an earlier leftover goes too."""
+    aside = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(aside, ignore_errors=True)
+    if path.exists():
+        path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write files into a temporary folder and make it `target`, whole or not at all."""
     temporary = target.with_name(f".{target.name}.partial")
@@ -48,8 +57,7 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         for path in (*files, temporary / MANIFEST, temporary):
             _fsync(path)
-        if target.exists():
-            shutil.rmtree(target)
+        remove_folder(target)
         temporary.rename(target)
         _fsync(target.parent)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own

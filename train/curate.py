@@ -23,7 +23,7 @@ from falcon_h1r.errors import ConfigError, TrainingError
 from falcon_h1r.hub import model_folder
 from falcon_h1r.reference_model import reference_model_path
 from falcon_h1r.tokenizer import Tokenizer
-from falcon_h1r.train.checkpoint import MANIFEST, verify_folder, write_folder
+from falcon_h1r.train.checkpoint import MANIFEST, remove_folder, verify_folder, write_folder
 from falcon_h1r.train.config import RECIPE, load_recipe, recipe_text
 from falcon_h1r.train.curation import report as reports
 from falcon_h1r.train.curation.dedup import Duplicates
@@ -285,7 +285,6 @@ def _begin(recipe: CurateRecipe, work: Path) -> None:
     text = json.dumps({"recipe": asdict(recipe), "inputs": _inputs(recipe)}, sort_keys=True)
     path = work / RUN
     if not path.exists() or not any(work.glob("read-*")):
-        shutil.rmtree(work, ignore_errors=True)
 
         def fill(temporary: Path) -> None:
             (temporary / path.name).write_text(text, encoding="utf-8")
@@ -353,10 +352,11 @@ def run_curate(
     _refuse_other(work, RUN)
     if not fresh and (done := _finished(output, resolved)) is not None:
         report(f"{output} is already made by this recipe")
+        remove_folder(work)
         return done
     curation = Curation(resolved, work, report, roll)
     if fresh:
-        shutil.rmtree(work, ignore_errors=True)
+        remove_folder(work)
     curation.begin()
     if curation.num_shards:
         report(f"resumed after {sum(curation.counts.read.values())} records")
@@ -370,5 +370,5 @@ def run_curate(
         if folders is None:
             return None
     made = curation.finish(output, folders, wanted)
-    shutil.rmtree(work)
+    remove_folder(work)
     return made

@@ -6,6 +6,7 @@ recipe's weights join them.
 """
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -22,6 +23,8 @@ END_OF_THOUGHT = "</think>"
 CPU_SECONDS = 0.25
 WALL_SECONDS = 1.0
 """Limits of one comparison by math-verify: work first, the clock as last resort."""
+GRACE_SECONDS = 0.7
+"""After this much more the judge itself is taken for stuck: none may hold the loop for 2 s."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,17 +77,12 @@ class Verdicts:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self.judge = Judge(CPU_SECONDS, WALL_SECONDS)
+        self.judge = Judge(CPU_SECONDS, WALL_SECONDS, GRACE_SECONDS)
         self.known: dict[tuple[str, str], bool] = {}
         self.longest_seconds = 0.0
         """Longest time one comparison has taken."""
         if path is not None and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    expected, given, equal = json.loads(line)
-                except ValueError:
-                    continue  # torn by a kill: it is judged again
-                self.known[expected, given] = equal
+            self._read(path)
 
     def equal(self, expected: str, given: str) -> bool:
         """Whether two canonical answers are equal; one that hits the judge's limit is not."""
@@ -104,13 +102,28 @@ class Verdicts:
                 self._append([expected, given, self.known[key]])
         return self.known[key]
 
+    def _read(self, path: Path) -> None:
+        """Take over what a file holds; a last line torn by a kill goes, and is judged again."""
+        text = path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if len(whole) < len(text):
+            os.truncate(path, len(whole))  # else the next verdict would be glued to it
+        for line in whole.splitlines():
+            try:
+                expected, given, equal = json.loads(line)
+            except (ValueError, TypeError):
+                continue
+            self.known[expected, given] = bool(equal)
+
     def _append(self, entry: list[object]) -> None:
         assert self.path is not None
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
-            raise TrainingError(f"could not write {self.path}: {error}") from error
+            raise TrainingError(
+                f"could not write {self.path}: {error}; make room and resume"
+            ) from error
 
     def close(self) -> None:
         """End the judge's process."""
@@ -134,19 +147,20 @@ def verified_lines(thought: str, reference_thought: str) -> tuple[int, int]:
     """Return how many distinct lines of a thought (held, are broken equations).
 
     A line holds when it is a line of the reference (a fact of the problem), or an equation that is
-    true. What is neither a fact nor an equation counts for nothing.
+    true; the same equation behind another label is not another one. What is neither a fact nor an
+    equation counts for nothing.
     """
     facts = {line.strip() for line in reference_thought.split("\n")} - {""}
-    held = broken = 0
-    for line in {line.strip() for line in thought.split("\n")} - {""}:
-        if line in facts:
-            held += 1
-        elif is_step(line):
+    lines = {line.strip() for line in thought.split("\n")} - {""}
+    true: set[str] = set()
+    broken = 0
+    for line in lines - facts:
+        if is_step(line):
             if check_steps(line):
-                held += 1
+                true.add(line.rpartition(":")[2])
             else:
                 broken += 1
-    return held, broken
+    return len(lines & facts) + len(true), broken
 
 
 def depth(thought: str, num_tokens: int, reference_thought: str, reference_tokens: int) -> float:

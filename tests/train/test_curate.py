@@ -3,10 +3,13 @@
 import io
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -152,6 +155,50 @@ def test_kill_minus_nine_resumes(recipe: Path, tmp_path: Path) -> None:
     assert "resumed after" in lines[0] or "already made" in lines[0]
 
 
+class Killed(BaseException):
+    pass
+
+
+def kill_while_removing(monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """Die as soon as the first file of the folder of work is gone."""
+    remove = shutil.rmtree
+
+    def torn(path: Any, *args: Any, **kwargs: Any) -> None:
+        if suffix in Path(path).name and (Path(path) / "run.json").exists():
+            (Path(path) / "run.json").unlink()
+            raise Killed
+        remove(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", torn)
+
+
+def test_a_kill_while_the_work_is_removed(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the set was made, and before the first shard: a half-removed folder stops nothing."""
+    run_curate(recipe, tmp_path / "whole", **SILENT)
+    with monkeypatch.context() as patch:
+        kill_while_removing(patch, "set.work")
+        with pytest.raises(Killed):
+            run_curate(recipe, tmp_path / "set", **SILENT)
+    assert run_curate(recipe, tmp_path / "set", **SILENT) is not None
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
+    assert list(tmp_path.glob("*set.work*")) == []
+
+    def kill_first(source: str, num_read: int, num_kept: int, share: float | None) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_curate(recipe, tmp_path / "early", watch=kill_first, **SILENT)
+    shutil.rmtree(tmp_path / "early.work/read-00000")
+    with monkeypatch.context() as patch:
+        kill_while_removing(patch, "early.work")
+        with pytest.raises(Killed):
+            run_curate(recipe, tmp_path / "early", **SILENT)
+    run_curate(recipe, tmp_path / "early", **SILENT)
+    assert contents(tmp_path / "early") == contents(tmp_path / "whole")
+
+
 def test_an_interrupt_ends_after_a_shard_and_resumes(recipe: Path, tmp_path: Path) -> None:
     lines: list[str] = []
 
@@ -264,12 +311,14 @@ def test_math_is_a_folder_of_files(recipe: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.campaign
-def test_killed_at_many_moments(recipe: Path, tmp_path: Path) -> None:
+def test_killed_at_many_moments(
+    recipe: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """Kill at random moments until done, saves included; the bytes are those of one run."""
     run_curate(recipe, tmp_path / "whole", **SILENT)
     whole, rng = contents(tmp_path / "whole"), Random(0)
     command = [sys.executable, "-m", "falcon_h1r.cli.main", "curate", "--recipe", str(recipe)]
-    kills = 0
+    kills = inside = 0
     for round_number in range(10):
         output = tmp_path / f"killed-{round_number}"
         for _ in range(20):
@@ -286,9 +335,13 @@ def test_killed_at_many_moments(recipe: Path, tmp_path: Path) -> None:
                 process.kill()
                 process.wait()
                 kills += 1
+                inside += any(tmp_path.glob(f".{output.name}*")) or any(work.glob(".*"))
         else:
             run_curate(recipe, output, **SILENT)
         assert contents(output) == whole
+    record_property("rounds_equal_to_the_byte", 10)
+    record_property("kills", kills)
+    record_property("kills_inside_a_save", inside)
     assert kills > 10
 
 
@@ -460,6 +513,30 @@ def test_the_disk_refuses(recipe: Path, tmp_path: Path, monkeypatch: pytest.Monk
         run_curate(recipe, tmp_path / "set", **SILENT)
     monkeypatch.undo()
     assert run_curate(recipe, tmp_path / "set", **SILENT) is not None
+
+
+def test_a_full_disk_keeps_the_shards_before(recipe: Path, tmp_path: Path) -> None:
+    """The third shard does not fit; the two before stay, and with room the bytes are the same."""
+    run_curate(recipe, tmp_path / "whole", **SILENT)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_disk(source: str, num_read: int, num_kept: int, share: float | None) -> None:
+        if len(list((tmp_path / "set.work").glob("read-*"))) == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))  # as if full
+
+    try:
+        with pytest.raises(TrainingError, match="earlier saves are intact") as raised:
+            run_curate(recipe, tmp_path / "set", watch=fill_disk, **SILENT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "read-00002" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    work = tmp_path / "set.work"
+    assert sorted(p.name for p in work.glob("*read-*")) == ["read-00000", "read-00001"]
+    said: list[str] = []
+    run_curate(recipe, tmp_path / "set", report=said.append)
+    assert said[0].startswith("resumed after 50 records")
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
 
 
 # Command line

@@ -1,8 +1,10 @@
 """Rewards: content counts, length does not; hostile answers neither win nor block."""
 
 import json
+import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -66,6 +68,19 @@ def test_verified_lines() -> None:
     assert rewards.verified_lines("p24-n9=p33\np24-n9=p33", REFERENCE) == (1, 0)
     assert rewards.verified_lines("1+1=2\n1+1=3\nso what", REFERENCE) == (1, 1)
     assert rewards.verified_lines("", REFERENCE) == (0, 0)
+    assert rewards.verified_lines("cats:1+1=2\ndogs:1+1=2\n1+1=2", REFERENCE) == (1, 0)
+    assert rewards.verified_lines("66=9p021\np71+52=n24\n1+1=02", REFERENCE) == (0, 3)
+
+
+def test_a_thought_of_endless_digits_is_a_broken_step() -> None:
+    """Python refuses to read more than 4,300 digits; that must not end a run."""
+    digits = "9" * 100_000
+    for thought in (f"1+1={digits}", f"{digits}+1={digits}", f"p{digits}/{digits}=p1"):
+        assert rewards.verified_lines(thought, REFERENCE) == (0, 1)
+    for thought in (digits, f"{digits}x", ":" * 100_000, "a:" * 50_000 + "=", "+" * 100_000 + "="):
+        began = time.monotonic()
+        assert rewards.verified_lines(thought, REFERENCE) == (0, 0)
+        assert time.monotonic() - began < 1.0
 
 
 def test_depth_counts_content() -> None:
@@ -115,9 +130,9 @@ def test_verdicts_are_kept(tmp_path: Path) -> None:
     second.close()
 
 
-def hostile_answers(count: int) -> list[str]:
+def hostile_answers(count: int, part: int = 0) -> list[str]:
     """Answers that would hang, fill the memory of, or crash a grader that trusts its input."""
-    rng = Random(7)
+    rng = Random(f"hostile {part}")
     letters = "abcxyzn"
 
     def number() -> str:
@@ -164,19 +179,54 @@ def hostile_answers(count: int) -> list[str]:
     return [make() for _ in range(count)]
 
 
-def check_hostile(count: int, verdicts: Verdicts) -> None:
+def check_hostile(answers: list[str], verdicts: Verdicts) -> list[float]:
+    """Seconds that the loop spends on each answer, sorted; none may take two."""
     expected = ("42", "x^2+1", "\\frac{3}{4}", "\\{1,2,3\\}")
-    for i, answer in enumerate(hostile_answers(count)):
+    seconds = []
+    for i, answer in enumerate(answers):
+        text = f"{answer}\n1+1={answer}\n</think>\nThe answer is {answer}."
         began = time.monotonic()
-        found = rewards.response_answer(f"a\n</think>\nThe answer is {answer}.")
+        rewards.depth(text.partition("</think>")[0], 50, REFERENCE, 40)
+        rewards.is_well_formed(text, True)
+        found = rewards.response_answer(text)
         rewards.is_right(found, expected[i % len(expected)], "math", verdicts)
-        assert time.monotonic() - began < 2.0, answer[:200]
+        seconds.append(time.monotonic() - began)
+        assert seconds[-1] < 2.0, answer[:200]
+    return sorted(seconds)
+
+
+def test_a_judge_that_hangs_or_dies_says_no_and_serves_on(tmp_path: Path) -> None:
+    """Stopped by a signal it answers nothing; the verdict is kept, the next one is judged."""
+    book = Verdicts(tmp_path / "verdicts.jsonl")
+    book.judge.start()
+    worker = book.judge._worker
+    assert worker is not None
+    os.killpg(worker.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    assert not book.equal("x+1", "1+x")
+    assert time.monotonic() - began < 2.0
+    assert book.equal("y+1", "1+y")
+    worker = book.judge._worker
+    assert worker is not None
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    assert book.equal("z+1", "1+z")
+    book.close()
+    assert not Verdicts(tmp_path / "verdicts.jsonl").equal("x+1", "1+x")
 
 
 def test_hostile_answers_do_not_block(verdicts: Verdicts) -> None:
-    check_hostile(100, verdicts)
+    check_hostile(hostile_answers(100), verdicts)
 
 
 @pytest.mark.campaign
-def test_ten_thousand_hostile_answers_do_not_block(verdicts: Verdicts) -> None:
-    check_hostile(10_000, verdicts)
+@pytest.mark.parametrize("part", range(1, 11))
+def test_ten_thousand_hostile_answers_do_not_block(
+    part: int, verdicts: Verdicts, record_property: Callable[[str, object], None]
+) -> None:
+    """A thousand a part, each part kept by itself: the campaign goes on where it stopped."""
+    seconds = check_hostile(hostile_answers(1000, part), verdicts)
+    record_property("answers", len(seconds))
+    record_property("seconds_median", round(seconds[500], 4))
+    record_property("seconds_p99", round(seconds[990], 4))
+    record_property("seconds_max", round(seconds[-1], 4))

@@ -21,6 +21,7 @@ from falcon_h1r.train.tasks import (
 from falcon_h1r.train.tasks.base import Problem
 from falcon_h1r.train.tasks.benchmark import digest
 from falcon_h1r.train.tasks.names import NAMES
+from falcon_h1r.train.tasks.steps import check_steps, is_step
 from falcon_h1r.train.vocabulary import build_vocabulary
 
 BIG_BENCH_HARD = os.environ.get("FALCON_H1R_BIG_BENCH_HARD")
@@ -69,6 +70,46 @@ def test_a_verifier_notices_one_wrong_character_of_the_thought(family: str) -> N
         other = rng.choice([c for c in alike if c != p.thought[at].lower()])
         thought = p.thought[:at] + other + p.thought[at + 1 :]
         assert not FAMILIES[family].verify(replace(p, thought=thought)), thought
+
+
+ARITHMETIC = (
+    "bracketed", "drills", "equations", "navigate", "object_counting", "products", "sums",
+)  # fmt: skip
+LETTERS = "0123456789pnNSEWAB+-*/=:() \nabcdefghijklmnopqrstuvwxyz"
+
+
+def mutations(thought: str, rng: Random) -> list[str]:
+    """One character put in the place of another, put in, and left out; each somewhere."""
+    at, letter = rng.randrange(len(thought)), rng.choice(LETTERS)
+    before, after = thought[:at], thought[at + 1 :]
+    changed = (before + letter + after, before + letter + thought[at:], before + after)
+    return [text for text in changed if text != thought]
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize("family", ARITHMETIC)
+def test_any_change_of_one_character_is_refused(family: str, level: int) -> None:
+    """Changes that would keep the meaning too: a thought has one form, and no other is learnt."""
+    rng = Random(f"mutate {family} {level}")
+    for p in draws(family, level, 100):
+        for thought in mutations(p.thought, rng):
+            assert not is_verified(replace(p, thought=thought)), thought
+
+
+@pytest.mark.parametrize("family", ARITHMETIC)
+def test_a_changed_equation_seldom_holds_by_itself(family: str) -> None:
+    """What rewards see: of lines alone, at most four in a hundred changes still hold.
+
+    Nearly all of those are another shift of a partial product, as in "7*4=82" for "7*4=082".
+    """
+    rng = Random(f"mutate lines of {family}")
+    steps = [s for p in draws(family, 2, 200) for s in p.thought.split("\n") if is_step(s)]
+    assert all(check_steps(step) for step in steps)
+    if family == "object_counting":  # that the thing is the right one, its verifier alone can see
+        steps = [step.partition(":")[2] for step in steps]
+    changed = [text for step in steps for text in mutations(step, rng) if "\n" not in text]
+    held = [text for text in changed if is_step(text) and check_steps(text)]
+    assert len(held) <= 0.04 * len(changed), (len(held) / len(changed), held[:9])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -39,6 +39,14 @@ def test_a_verifier_notices_a_wrong_answer(family: str) -> None:
 @pytest.mark.parametrize(
     ("line", "holds"),
     [("p71+52=p24", True), ("p71+52=p25", False), ("7*6=024", True), ("7*6=025", False),
+     ("p71+52=n24", False), ("p71+n52=p24", False), ("+53:p71+52=p24", False),
+     ("-52:p71+52=p24", False), ("-52:n71+52=n24", True), ("p21-n64=p43", False),
+     ("p21-n21=p0", True), ("n21-p21=n0", False), ("p41-7=p7", False),
+     ("-7:p41-7=p7", True), ("+p1+1=2", False),
+     ("66=9p021", False), ("71+52=240", False), ("710+52=24", False), ("7*6=0240", False),
+     ("7*0=0", True), ("7*0=00", False), ("-9*+5=+54", False), ("-9*5=-54", False),
+     ("n51/p3=n5", True), ("n51/n3=n5", False), ("3/0=0", False), ("5/2=2", False),
+     ("6 right:E0+5=E5", False), ("6 right:0+6=6", False), ("1+1=" + "2" * 5000, False),
      
      ("n64-p21=n43", True), ("51/3=5", True), ("51/3=6", False), ("9*5=54", True),
      ("+52:p71+52=p24", True), ("+52:p71+52=p34", False), ("-9*+5=-54", True), ("-9*+5=-55", False),

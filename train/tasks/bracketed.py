@@ -3,6 +3,7 @@
 ((-1 + 2 + 9 * 5) - (-2 + -4 + -4 * -7)) =
 """
 
+import re
 from random import Random
 
 from falcon_h1r.train.tasks.base import Problem
@@ -29,9 +30,20 @@ MAX_PARTIALS = 9
 class _Bracket:
     """Numbers and operators of one bracket, read left to right."""
 
-    def __init__(self, rng: Random, size: int) -> None:
-        self.numbers = [rng.randint(-9, 9) for _ in range(size)]
-        self.operators = [rng.choice("+-*") for _ in range(size - 1)]
+    def __init__(self, numbers: list[int], operators: list[str]) -> None:
+        self.numbers, self.operators = numbers, operators
+
+    @classmethod
+    def draw(cls, rng: Random, size: int) -> "_Bracket":
+        """A bracket of `size` numbers."""
+        numbers = [rng.randint(-9, 9) for _ in range(size)]
+        return cls(numbers, [rng.choice("+-*") for _ in range(size - 1)])
+
+    @classmethod
+    def read(cls, text: str) -> "_Bracket":
+        """The bracket whose inside is written so."""
+        words = text.split(" ")
+        return cls([int(word) for word in words[::2]], words[1::2])
 
     def __str__(self) -> str:
         text = str(self.numbers[0])
@@ -74,7 +86,7 @@ def generate(rng: Random, level: int) -> Problem:
     """Two brackets of four numbers (level 1: two or three; level 3: five or six)."""
     while True:
         sizes = [(rng.randint(2, 3), 4, rng.randint(5, 6))[level - 1] for _ in range(2)]
-        left, right = (_Bracket(rng, size) for size in sizes)
+        left, right = (_Bracket.draw(rng, size) for size in sizes)
         op = rng.choice("+-*")
         lines, total, (a, b) = _solve(left, op, right)
         if op != "*" or number_partials(a, b) <= MAX_PARTIALS:
@@ -94,10 +106,15 @@ def generate(rng: Random, level: int) -> Problem:
 
 
 def verify(problem: Problem) -> bool:
-    """Evaluate the expression in the text and every step of the thought."""
+    """Evaluate the expression in the text and every step; write the thought once more from it."""
     expected = evaluate_arithmetic(problem.problem)
+    match = re.search(r"\(\(([^()]*)\) ([+*-]) \(([^()]*)\)\)", problem.problem)
+    if match is None:
+        return False
+    lines, *_ = _solve(_Bracket.read(match[1]), match[2], _Bracket.read(match[3]))
     return (
         str(expected) == problem.answer
+        and problem.thought.split("\n") == lines
         and check_steps(problem.thought)
         and last_number(problem.thought) == expected
     )

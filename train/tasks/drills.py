@@ -5,11 +5,21 @@ from random import Random
 
 from falcon_h1r.train.tasks.base import Problem
 from falcon_h1r.train.tasks.execute import evaluate_expression
-from falcon_h1r.train.tasks.steps import add_terms, multiply, reverse, show, signed, value
+from falcon_h1r.train.tasks.steps import add_terms, check_steps, multiply, reverse, signed, value
 
 
 def _number(rng: Random) -> int:
     return rng.randint(0, 10 ** rng.choices((1, 2, 3, 4), (3, 6, 4, 1))[0] - 1)
+
+
+def _think(lines: list[str], a: int, kind: str, b: int) -> int:
+    """Write the lines of one expression and return its value."""
+    if kind == "*":
+        return multiply(lines, a, b)
+    if kind == "/":
+        lines.append(f"{reverse(a)}/{reverse(b)}={reverse(a // b)}")
+        return a // b
+    return value(add_terms(lines, [signed(a), (1 if kind == "+" else -1, b)]))
 
 
 def generate(rng: Random, level: int) -> Problem:
@@ -24,15 +34,10 @@ def generate(rng: Random, level: int) -> Problem:
             b = max(0, a + rng.randint(-12, 12))
         if kind == "*":
             a, b = rng.randint(0, 9), rng.randint(0, 9)
-            answers.append(multiply(lines, a, b))
         elif kind == "/":
             b = rng.randint(2, 12)
             a = b * rng.randint(0, 20)
-            lines.append(f"{reverse(a)}/{reverse(b)}={reverse(a // b)}")
-            answers.append(a // b)
-        else:
-            terms = [signed(a), (1 if kind == "+" else -1, b)]
-            answers.append(value(add_terms(lines, terms)))
+        answers.append(_think(lines, a, kind, b))
         expressions.append(f"{a}{kind}{b}" if rng.random() < 0.5 else f"{a} {kind} {b}")
     return Problem(
         problem=f"Work out: {', '.join(expressions)}",
@@ -45,13 +50,20 @@ def generate(rng: Random, level: int) -> Problem:
 
 
 def verify(problem: Problem) -> bool:
-    """Evaluate each expression of the text; each result also stands, reversed, in the thought."""
+    """Evaluate each expression of the text and every step; write the thought once more from it."""
     expressions = problem.problem.removeprefix("Work out: ").split(", ")
     results = [
         evaluate_expression(re.sub(r"(\d+) ?/ ?(\d+)", _divide, text)) for text in expressions
     ]
-    written = all(show(signed(r))[1:] in problem.thought for r in results)
-    return written and problem.answer == ", ".join(map(str, results))
+    lines: list[str] = []
+    for text in expressions:
+        a, kind, b = text.replace(" ", "").partition(next(c for c in text if c in "+-*/"))
+        _think(lines, int(a), kind, int(b))
+    return (
+        problem.answer == ", ".join(map(str, results))
+        and problem.thought.split("\n") == lines
+        and check_steps(problem.thought)
+    )
 
 
 def _divide(match: re.Match[str]) -> str:

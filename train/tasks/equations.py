@@ -31,6 +31,21 @@ def _side(a: int, b: int, times: str, variable: str, rng: Random) -> str:
     return f"{product} - {-b}" if b < 0 else f"{product} + {b}"
 
 
+def _think(a: int, b: int, right_a: int, c: int) -> tuple[list[str], int]:
+    """The lines that solve a*x + b = right_a*x + c, and the solution."""
+    lines: list[str] = []
+    factor: Signed = signed(a)
+    if right_a:
+        factor = add_terms(lines, [signed(a), (-1, right_a)])
+        lines.append(f"A={show(factor)}")
+    terms = [signed(c)] if b == 0 else [signed(c), (-1 if b > 0 else 1, abs(b))]
+    rest = add_terms(lines, terms)
+    result = (rest[0] * factor[0], rest[1] // factor[1])
+    # Both signs stand in the line that joins them: the sign is a decision of its own.
+    lines.append(f"{show(rest)}/{show(factor)}={show(result)}")
+    return lines, value(result)
+
+
 def generate(rng: Random, level: int) -> Problem:
     """a*x + b = c; level 3 has the unknown on both sides and solutions up to 30."""
     solution = (
@@ -54,18 +69,8 @@ def generate(rng: Random, level: int) -> Problem:
     times = rng.choice(("*", "*", "*", ""))
     left = _side(a, b, times, variable, rng)
     right = str(c) if right_a == 0 else _side(right_a, c, times, variable, rng)
-    lines: list[str] = []
-    factor: Signed = signed(a)
-    if right_a:
-        factor = add_terms(lines, [signed(a), (-1, right_a)])
-        lines.append(f"A={show(factor)}")
-    terms = [signed(c)] if b == 0 else [signed(c), (-1 if b > 0 else 1, abs(b))]
-    rest = add_terms(lines, terms)
-    quotient = rest[1] // factor[1]
-    result = (rest[0] * factor[0], quotient)
-    # Both signs stand in the line that joins them: the sign is a decision of its own.
-    lines.append(f"{show(rest)}/{show(factor)}={show(result)}")
-    assert value(result) == solution
+    lines, found = _think(a, b, right_a, c)
+    assert found == solution
     return Problem(
         problem=rng.choice(_WORDINGS).format(v=variable, e=f"{left} = {right}"),
         thought="\n".join(lines),
@@ -77,15 +82,21 @@ def generate(rng: Random, level: int) -> Problem:
 
 
 def verify(problem: Problem) -> bool:
-    """Put the answer into the equation of the text; check every step of the thought."""
+    """Put the answer into the equation of the text; check every step of the thought.
+
+    The thought is written once more from the values of both sides at 0 and 1.
+    """
     match = re.search(r"(-?\d[^=,?:]*?) = ([^,?]*?)(?: for \w\.?|[,?.]|$)", problem.problem)
     assert match is not None, problem.problem
-    sides = [
-        evaluate_expression(re.sub(r"(\d)\*?([a-z])", rf"\1*({problem.answer})", side))
-        for side in match.groups()
-    ]
+    (b, a, left), (c, right_a, right) = (
+        [evaluate_expression(re.sub(r"(\d)\*?([a-z])", rf"\1*({x})", side)) for x in values]
+        for side, values in ((side, (0, 1, problem.answer)) for side in match.groups())
+    )
+    if a - b == right_a - c:
+        return False
     return (
-        sides[0] == sides[1]
+        left == right
+        and problem.thought.split("\n") == _think(a - b, b, right_a - c, c)[0]
         and check_steps(problem.thought)
         and last_number(problem.thought) == int(problem.answer)
     )

@@ -35,8 +35,8 @@ def evaluate_expression(text: str) -> int:
     return _walk(ast.parse(text.strip(), mode="eval").body)
 
 
-def evaluate_arithmetic(text: str) -> int:
-    """Find the arithmetic expression inside a problem's text and evaluate it."""
+def find_arithmetic(text: str) -> str:
+    """The arithmetic expression inside a problem's text, its words turned into signs."""
     for word, sign in (
         ("product of", ""), ("Multiply", ""), ("plus", "+"), ("minus", "-"), ("times", "*"),
         ("and", "*"), ("by", "*"), ("\u00d7", "*"), ("x", "*"),
@@ -45,4 +45,19 @@ def evaluate_arithmetic(text: str) -> int:
     match = re.search(r"[-(]*\d[\d\s+\-*()]*", text)
     if match is None:
         raise ValueError(f"no expression in {text!r}")
-    return evaluate_expression(match[0])
+    return match[0]
+
+
+def evaluate_arithmetic(text: str) -> int:
+    """Find the arithmetic expression inside a problem's text and evaluate it."""
+    return evaluate_expression(find_arithmetic(text))
+
+
+def read_terms(expression: str) -> list[int]:
+    """The terms of a sum and difference, signs taken in: "17 - 9 + -2" is [17, -9, -2]."""
+    terms: list[int] = []
+    node = ast.parse(expression.strip(), mode="eval").body
+    while isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
+        terms.append(_walk(node.right) * (-1 if isinstance(node.op, ast.Sub) else 1))
+        node = node.left
+    return [_walk(node), *terms[::-1]]

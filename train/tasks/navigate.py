@@ -111,9 +111,13 @@ def generate(rng: Random, level: int) -> Problem:
 
 
 def verify(problem: Problem) -> bool:
-    """Walk the text with complex numbers; check the totals and every addition of the thought."""
+    """Walk the text with complex numbers; check the totals and every addition of the thought.
+
+    The thought is written once more from the sentences of the text.
+    """
     place, heading = 0j, 1j
-    for sentence in re.findall(r"(?:Take|Turn)[^.]*", problem.problem):
+    sentences = re.findall(r"(?:Take|Turn)[^.]*", problem.problem)
+    for sentence in sentences:
         if sentence in _TURNS:
             heading *= (-1j) ** _TURNS[sentence]
             continue
@@ -129,5 +133,6 @@ def verify(problem: Problem) -> bool:
         and complex(east - west, north - south) == place
         and totals[3] == ("same" if north == south else "differ")
         and totals[6] == ("same" if east == west else "differ")
+        and problem.thought == _think(sentences)[0]
         and check_steps(problem.thought)
     )

@@ -9,7 +9,7 @@ from random import Random
 
 from falcon_h1r.train.tasks.base import Problem
 from falcon_h1r.train.tasks.nouns import KINDS, article
-from falcon_h1r.train.tasks.steps import check_steps, last_number, reverse
+from falcon_h1r.train.tasks.steps import check_steps, reverse
 
 _NUMBERS_TEXT = "one two three four five six seven eight nine ten eleven twelve"
 _NUMBERS = _NUMBERS_TEXT.split()
@@ -78,19 +78,20 @@ def verify(problem: Problem) -> bool:
         return False
     *lines, last = problem.thought.split("\n")
     phrases = [*match[1].split(", "), match[2]]
-    if [line.partition(":")[0] for line in lines] != [f"- {p}" for p in phrases]:
+    if len(lines) != len(phrases):
         return False
     total = 0
     for phrase, line in zip(phrases, lines, strict=True):
         number, thing = phrase.split(" ", 1)
-        verdict = line.partition(":")[2]
-        if match[3] not in ("objects", _KIND_OF[thing]):
-            if verdict != "no":
-                return False
-            continue
-        total += 1 if number in ("a", "an") else _NUMBERS.index(number) + 1
-        if last_number(line) != total:
+        verdict = "no"
+        if match[3] in ("objects", _KIND_OF[thing]):
+            count = 1 if number in ("a", "an") else _NUMBERS.index(number) + 1
+            verdict = f"{reverse(total)}+{reverse(count)}={reverse(total + count)}"
+            total += count
+        if line != f"- {phrase}:{verdict}":
             return False
     return (
-        str(total) == problem.answer and check_steps(problem.thought) and last_number(last) == total
+        str(total) == problem.answer
+        and last == f"= {reverse(total)}"
+        and check_steps(problem.thought)
     )

@@ -1,5 +1,6 @@
 """Products by digit-expanded partial products: "What is 47 * 86?"."""
 
+import re
 from random import Random
 
 from falcon_h1r.train.tasks.base import Problem
@@ -42,10 +43,14 @@ def generate(rng: Random, level: int) -> Problem:
 
 
 def verify(problem: Problem) -> bool:
-    """Evaluate the expression in the text and every step of the thought."""
+    """Evaluate the expression in the text and every step; write the thought once more from it."""
     expected = evaluate_arithmetic(problem.problem)
+    a, b = map(int, re.findall(r"\d+", problem.problem))
+    lines: list[str] = []
+    multiply(lines, a, b)
     return (
         str(expected) == problem.answer
+        and problem.thought.split("\n") == lines
         and check_steps(problem.thought)
         and last_number(problem.thought) == expected
     )

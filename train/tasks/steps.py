@@ -12,9 +12,17 @@ import re
 Signed = tuple[int, int]
 """(sign +1 or -1, magnitude): minus zero keeps its sign, so that each step stays local."""
 
-_STEP = re.compile(
-    r"^(?:[^:]*:)?(?:[pnNSEW]|[+-](?=\d+\*))?(\d+)([+\-*/])[pn+-]?(\d+)=[pnNSEW+-]?(\d+)$"
+_STEP = re.compile(r"(?=.*\d)(?:[^:]*:)?[pnNSEW+*/\d-]+=[pnNSEW+*/\d-]+")
+"""What claims to be an equation of reversed numbers."""
+_NUMBER = r"(0|\d{0,60}[1-9])"
+"""Reversed digits: none of them is a zero in front of the number."""
+_EQUATION = re.compile(
+    rf"(?:([^:]*):)?([pnNSEW+-]?){_NUMBER}([+*/-])([pn+-]?){_NUMBER}=([pnNSEW+-]?)(\d{{1,120}})"
 )
+_COPY = re.compile(r"([+-])(\d+)|(\d+) (?:forward|right|backward|left|steps)")
+_THING = re.compile(r"(?:- )?[A-Za-z][A-Za-z' -]+(?: \d+)?|\d\d")
+"""What else stands before a colon: a thing that is counted, a name with a number, a month."""
+_SIGNS = {"p": 1, "+": 1, "n": -1, "-": -1}
 
 
 def reverse(number: int) -> str:
@@ -129,36 +137,64 @@ def number_partials(a: int, b: int) -> int:
 
 
 def is_step(line: str) -> bool:
-    """Whether a line is an equation of reversed numbers, so that `check_steps` can judge it."""
-    return _STEP.match(line) is not None
+    """Whether a line claims an equation of reversed numbers, so that `check_steps` can judge it."""
+    return _STEP.fullmatch(line) is not None
 
 
 def check_steps(thought: str) -> bool:
-    """Whether every line of the thought that is an equation of reversed numbers holds.
+    """Whether every line of the thought that claims an equation of reversed numbers holds."""
+    return all(_holds(line) for line in thought.split("\n") if is_step(line))
 
-    A partial product may carry zeros in front (a shift by powers of ten): it holds when the
-    product of the two digits is the number without that shift.
+
+def _holds(line: str) -> bool:
+    """Whether a line is an equation as the chains write it: copy, labels and digits.
+
+    A sum keeps its label; a difference joins unlike labels, the larger first, or keeps one label;
+    products and quotients multiply their signs. The term copied in front is the one that is added.
     """
-    for line in thought.split("\n"):
-        match = _STEP.match(line)
-        if match is None:
-            continue
-        a, operator, b, c = match.groups()
-        x, y, z = (int(digits[::-1]) for digits in (a, b, c))
-        if operator == "*" and len(a) == len(b) == 1:
-            product = x * y
-            if product == 0 and z == 0:
-                continue
-            while z > product and z % 10 == 0:
-                z //= 10
-            holds = product == z
-        else:
-            holds = {"+": x + y, "-": x - y, "*": x * y, "/": x // y if y else -1}[operator] == z
-            if operator == "/":
-                holds = holds and x % y == 0
-        if not holds:
-            return False
-    return True
+    match = _EQUATION.fullmatch(line)
+    if match is None:
+        return False
+    copied, *labels, found = match[1], match[2], match[5], match[7], match[8]
+    a, operator, b = match[3], match[4], match[6]
+    x, y = int(a[::-1]), int(b[::-1])
+    if not _labels_agree(operator, labels) or not _is_copy(copied, operator, labels, b):
+        return False
+    if operator == "*":
+        shifted = len(a) == len(b) == 1 and x * y > 0 and not any(labels)
+        shift = found.removesuffix(reverse(x * y))
+        return shift != found and not (shift.strip("0") if shifted else shift)
+    if operator == "/":
+        return y > 0 and x % y == 0 and found == reverse(x // y)
+    if operator == "+":
+        return found == reverse(x + y)
+    return x >= y and found == reverse(x - y) and (x > y or labels[:2] != ["n", "p"])
+
+
+def _labels_agree(operator: str, labels: list[str]) -> bool:
+    """Whether the labels of the two numbers and of the result belong together."""
+    first, second, result = labels
+    if operator in "*/" and any(labels):
+        allowed = "+-" if operator == "*" else "pn"
+        signs = [_SIGNS[label] for label in labels if label and label in allowed]
+        return len(signs) == 3 and signs[0] * signs[1] == signs[2]
+    if first != result or first in tuple("+-"):
+        return False
+    return second == "" or (operator == "-" and {first, second} == {"p", "n"})
+
+
+def _is_copy(copied: str | None, operator: str, labels: list[str], term: str) -> bool:
+    """Whether what stands before the colon is the term that the equation adds or takes off.
+
+    That a thing is the right one, and its number, belongs to the family's own verifier.
+    """
+    way = labels[0] + operator + labels[1]
+    if copied is None:
+        return way not in ("N+", "S+", "E+", "W+", "p-", "n-")
+    if (match := _COPY.fullmatch(copied)) is None:
+        return _THING.fullmatch(copied) is not None and way in ("+", "p+", "p-")
+    ways = {"+": ("p+",), "-": ("n+", "p-"), None: ("N+", "S+", "E+", "W+")}[match[1]]
+    return way in ways and term == (match[2] or match[3])
 
 
 def last_number(thought: str) -> int:

@@ -3,7 +3,7 @@
 from random import Random
 
 from falcon_h1r.train.tasks.base import Problem
-from falcon_h1r.train.tasks.execute import evaluate_arithmetic
+from falcon_h1r.train.tasks.execute import evaluate_arithmetic, find_arithmetic, read_terms
 from falcon_h1r.train.tasks.steps import add_terms, check_steps, last_number, signed, value
 
 _WORDINGS = ("What is {}?",) * 5 + (
@@ -54,10 +54,13 @@ def generate(rng: Random, level: int) -> Problem:
 
 
 def verify(problem: Problem) -> bool:
-    """Evaluate the expression in the text and every step of the thought."""
+    """Evaluate the expression in the text and every step; write the thought once more from it."""
     expected = evaluate_arithmetic(problem.problem)
+    lines: list[str] = []
+    add_terms(lines, [signed(t) for t in read_terms(find_arithmetic(problem.problem))])
     return (
         str(expected) == problem.answer
+        and problem.thought.split("\n") == lines
         and check_steps(problem.thought)
         and last_number(problem.thought) == expected
     )

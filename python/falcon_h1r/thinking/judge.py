@@ -22,11 +22,14 @@ class Judge(LineWorker):
     """Compares pairs of answers in another process, started at the first question."""
 
     def __init__(
-        self, cpu_seconds: float = CPU_SECONDS, wall_seconds: float = WALL_SECONDS
+        self,
+        cpu_seconds: float = CPU_SECONDS,
+        wall_seconds: float = WALL_SECONDS,
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         limits = (cpu_seconds, wall_seconds, MEMORY_BYTES)
         super().__init__(Path(__file__).with_name("judge_worker.py"), *map(str, limits))
-        self._wall_seconds = wall_seconds
+        self._patience = wall_seconds + grace_seconds
         self._lock = threading.Lock()
 
     def equal(self, a: str, b: str) -> bool | None:
@@ -36,7 +39,7 @@ class Judge(LineWorker):
         """
         with self._lock:
             self._start()
-            reply = self._ask([a, b], self._wall_seconds + GRACE_SECONDS)
+            reply = self._ask([a, b], self._patience)
             return {b"equal": True, b"different": False}.get(reply or b"")
 
     def start(self) -> None:
