@@ -1,7 +1,16 @@
 """When somebody could have been where nobody saw them, in BIG-Bench-Hard's wording.
 
-The thought copies each sighting as "7am-11am" and stops at the first one that does not begin when
-the last one ended: "2pm-6pm gap 1pm-2pm (B)".
+The thought copies row after row as the text goes on, leaving out what was done, and stops at the
+first start that is not the end of the row before; then it tries the options one by one:
+
+    Todd woke up at 10am.
+    Ida from 10am to 12pm.
+    Theresa from 3pm gap
+    12pm to 3pm
+    (A) 10am to 12pm no
+    (B) 12pm to 3pm yes
+
+The end of a row and the name of the next stand side by side in the text as in the thought.
 """
 
 import re
@@ -9,7 +18,7 @@ from itertools import pairwise
 from random import Random
 
 from falcon_h1r.train.tasks.base import Problem
-from falcon_h1r.train.tasks.choices import letter_of, render_options
+from falcon_h1r.train.tasks.choices import LETTERS, letter_of, render_options
 from falcon_h1r.train.tasks.names import NAMES, draw_names
 from falcon_h1r.train.tasks.scenes import PLACES, activity
 
@@ -53,8 +62,6 @@ def generate(rng: Random, level: int) -> Problem:
     who, *others = people(rng, 1 + sightings)
     place = rng.choice(PLACES)
     seen = [s for i, s in enumerate(spans) if i != free]
-    lines = [clock(borders[0])]
-    lines += [f"{a}-{b}" for a, b in spans[:free]]
     told = [f"{other} saw {who} {activity(rng)} from {a} to {b}."
             for other, (a, b) in zip(others, seen, strict=True)]  # fmt: skip
     if level == 3 and sightings < 7:
@@ -69,8 +76,15 @@ def generate(rng: Random, level: int) -> Problem:
     choices = [" to ".join(span) for span in options]
     text += f"\n{render_options(choices)}"
     answer = f"({letter_of(choices, ' to '.join(spans[free]))})"
-    after = f"closed {spans[free][1]}" if free == len(seen) else "-".join(seen[free])
-    lines.append(f"{after} gap {'-'.join(spans[free])} {answer}")
+    lines = [f"{who} woke up at {clock(borders[0])}."]
+    lines += [f"{o} from {a} to {b}." for o, (a, b) in zip(others, spans[:free], strict=False)]
+    until = f"The {place} was closed after" if free == len(seen) else f"{others[free]} from"
+    lines += [f"{until} {spans[free][1]} gap", " to ".join(spans[free])]
+    for letter, choice in zip(LETTERS, choices, strict=False):
+        right = f"({letter})" == answer
+        lines.append(f"({letter}) {choice} {'yes' if right else 'no'}")
+        if right:
+            break
     return Problem(
         problem=text,
         thought="\n".join(lines),
@@ -84,33 +98,35 @@ def generate(rng: Random, level: int) -> Problem:
 def verify(problem: Problem) -> bool:
     """Paint the sightings on the day and see which option is left blank; check each line."""
     facts, _, asked = problem.problem.partition("Options:\n")
-    woke = re.search(r"woke up at (\S+)\.", facts)
-    closed = re.search(r"closed after (\S+)\.", facts)
+    woke = re.search(r"\w+ woke up at (\S+)\.", facts)
+    closed = re.search(r"The .+ was closed after (\S+)\.", facts)
     if woke is None or closed is None:
         return False
     blank = set(range(_minutes(woke[1]), _minutes(closed[1]), 30))
-    seen = re.findall(rf" from {_SPAN}\.", facts)
-    for start, end in seen:
+    sightings = re.findall(rf"(\w+) saw .+ from {_SPAN}\.", facts)
+    for _, start, end in sightings:
         blank -= set(range(_minutes(start), _minutes(end), 30))
-    options = {
-        letter: set(range(_minutes(start), _minutes(end), 30))
-        for letter, start, end in re.findall(rf"(\([A-D]\)) {_SPAN}", asked)
-    }
-    right = [letter for letter, times in options.items() if times == blank]
-    first, *steps, last = problem.thought.split("\n")
-    now = first
-    for step in steps:
-        start, end = step.split("-")
-        if start != now or (start, end) not in seen:
+    options = re.findall(rf"(\([A-D]\)) ({_SPAN})", asked)
+    right = [
+        letter
+        for letter, _, start, end in options
+        if set(range(_minutes(start), _minutes(end), 30)) == blank
+    ]
+    met = {f"{who} from {start} gap": start for who, start, _ in sightings}
+    met[f"{closed[0][:-1]} gap"] = closed[1]
+    steps = {f"{who} from {start} to {end}.": (start, end) for who, start, end in sightings}
+    first, *lines = problem.thought.split("\n")
+    now = woke[1]
+    while lines and lines[0] in steps:
+        start, end = steps[lines.pop(0)]
+        if start != now:
             return False
         now = end
-    gap = re.fullmatch(r"(closed )?(\S+?)(?:-(\S+))? gap (\S+)-(\S+) (\([A-D]\))", last)
-    if gap is None:
+    if right != [problem.answer] or first != woke[0] or not lines or lines[0] not in met:
         return False
-    met = gap[2] == closed[1] if gap[1] else (gap[2], gap[3]) in seen
-    return (
-        met
-        and right == [problem.answer] == [gap[6]]
-        and (gap[4], gap[5]) == (now, gap[2])
-        and first == woke[1]
-    )
+    tried = [f"{now} to {met[lines[0]]}"]
+    for letter, span, _, _ in options:
+        tried.append(f"({letter[1]}) {span} {'yes' if letter == right[0] else 'no'}")
+        if letter == right[0]:
+            break
+    return lines[1:] == tried
