@@ -7,6 +7,7 @@ from random import Random
 
 from falcon_h1r.train.tasks.choices import NUMBER_WORDS
 from falcon_h1r.train.tasks.names import draw_names
+from falcon_h1r.train.tasks.steps import reverse
 
 _MONTHS = "January February March April May June July August September October November December"
 _WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
@@ -24,10 +25,20 @@ class Scene:
     """A sentence, the date it names (and as whose day), and how far from there today is."""
 
     text: str
+    until: str
+    """The last words of the text that are needed: the chain quotes the text up to them."""
     named: date
     label: str = "today"
     unit: str = "days"
+    """What `step` counts: days, months, years, or weekdays from the one that `named` is."""
     step: int = 0
+    aside: str = ""
+    """A line of the chain between the quote and the date it names."""
+
+
+def year_before(year: int) -> str:
+    """The line that goes a year back."""
+    return f"-1:p{reverse(year)}-1=p{reverse(year - 1)}"
 
 
 def ordinal(number: int) -> str:
@@ -70,7 +81,7 @@ def _plain(rng: Random, big: bool) -> Scene:
         f"Today is {shown}. {name}'s appointment will be {rng.randint(2, 6)} days later.",
         f"{name} looks at the calendar and sees that today is {shown}.",
     ))  # fmt: skip
-    return Scene(text=text, named=day)
+    return Scene(text=text, until=shown, named=day)
 
 
 def _neighbour(rng: Random, big: bool) -> Scene:
@@ -85,16 +96,17 @@ def _neighbour(rng: Random, big: bool) -> Scene:
         ))  # fmt: skip
         if day.day >= 30 and rng.random() < 0.5 and day.month in (4, 6, 9, 11):
             month = MONTHS[day.month - 1]
-            text = (f"Yesterday was {day:%m/%d/%Y}. Today could not be {day:%m}/31/{day.year} "
+            shown = f"{day:%m/%d/%Y}"
+            text = (f"Yesterday was {shown}. Today could not be {day:%m}/31/{day.year} "
                     f"because {month} has only 30 days.")  # fmt: skip
-        return Scene(text=text, named=day, label="yesterday", step=1)
+        return Scene(text=text, until=shown, named=day, label="yesterday", step=1)
     a, b, weekday = rng.randint(2, 9), rng.randint(2, 9), WEEKDAYS[day.weekday()][:3]
     text = rng.choice((
         f"Tomorrow is {shown}.", f"{name} booked a room for tomorrow, {shown}.",
         f"{name} planned {a} calls with {b} people for tomorrow ({weekday}, {shown}).",
         f"Today's game is moved to {rng.randint(1, 11)} pm tomorrow, {shown}.",
     ))  # fmt: skip
-    return Scene(text=text, named=day, label="tomorrow", step=-1)
+    return Scene(text=text, until=shown, named=day, label="tomorrow", step=-1)
 
 
 def _span(rng: Random, big: bool) -> Scene:
@@ -106,33 +118,37 @@ def _span(rng: Random, big: bool) -> Scene:
     kind = rng.random()
     if kind < 0.3:
         count = rng.randint(2, 9)
-        return Scene(text=f"The deadline is {shown}, which is {count} days away from now.",
+        until = f"which is {count} days"
+        return Scene(text=f"The deadline is {shown}, {until} away from now.", until=until,
                      named=day, label="deadline", step=-count)  # fmt: skip
     if kind < 0.5:
         days = rng.choice((1, 1, 2, 3))
         words = "one day" if days == 1 else f"{NUMBER_WORDS[days]} days"
         text = f"The show was planned for {shown}, but was delayed by {words} to today."
-        return Scene(text=text, named=day, label="plan", step=days)
+        return Scene(text=text, until=words, named=day, label="plan", step=days)
     if kind < 0.6:
-        return Scene(text=f"It was {shown} a week ago.", named=day, label="then", step=7)
-    text = rng.choice((
-        f"{name} left school on {shown}. {count} days have passed since then.",
-        f"On {shown} {name} bought {count} apples. {name} ate one per day. "
-        f"Today {name} ran out of apples.",
+        text, until = f"It was {shown} a week ago.", "a week ago"
+        return Scene(text=text, until=until, named=day, label="then", step=7)
+    text, until = rng.choice((
+        (f"{name} left school on {shown}. {count} days have passed since then.", f"{count} days"),
+        (f"On {shown} {name} bought {count} apples. {name} ate one per day. "
+         f"Today {name} ran out of apples.", f"bought {count}"),
     ))  # fmt: skip
-    return Scene(text=text, named=day, label="then", step=count)
+    return Scene(text=text, until=until, named=day, label="then", step=count)
 
 
 def _years(rng: Random, big: bool) -> Scene:
     day = draw_date(rng)
     shown, (name, other) = spell_date(rng, day), draw_names(rng, 2)
     count = rng.randint(2, 16)
-    return Scene(text=rng.choice((
-        f"{name} and {other} married on {shown}. It is their {count}-year anniversary today.",
-        f"{name} was born on {shown}. Today is {name}'s {count}-year-old birthday.",
-        f"{shown} is like yesterday to {name}, but that is actually {NUMBER_WORDS[count]} years "
-        "ago.",
-    )), named=day, label="then", unit="years", step=count)  # fmt: skip
+    since = f"{count}-year"
+    text, until = rng.choice((
+        (f"{name} and {other} married on {shown}. It is their {since} anniversary today.", since),
+        (f"{name} was born on {shown}. Today is {name}'s {since}-old birthday.", since),
+        (f"{shown} is like yesterday to {name}, but that is actually {NUMBER_WORDS[count]} years "
+         "ago.", f"{NUMBER_WORDS[count]} years"),
+    ))  # fmt: skip
+    return Scene(text=text, until=until, named=day, label="then", unit="years", step=count)
 
 
 def _months(rng: Random, big: bool) -> Scene:
@@ -143,7 +159,8 @@ def _months(rng: Random, big: bool) -> Scene:
         f"{MONTHS[day.month - 1]} of {day.year}. It is the {ordinal(count)} visit to the library "
         "today."
     )
-    return Scene(text=text, named=day, label="start", unit="months", step=count - 1)
+    visit = f"{ordinal(count)} visit"
+    return Scene(text=text, until=visit, named=day, label="start", unit="months", step=count - 1)
 
 
 def _disputed(rng: Random, big: bool) -> Scene:
@@ -152,11 +169,13 @@ def _disputed(rng: Random, big: bool) -> Scene:
         two = date.fromordinal(one.toordinal() + rng.choice((-2, -1, 1, 2)))
     names = draw_names(rng, 2)
     right = rng.randrange(2)
-    text = (
-        f"{names[0]} thinks today is {one.month}/{one.day}/{one.year}, but {names[1]} thinks today "
-        f"is {two.month}/{two.day}/{two.year}. {names[right]} is correct."
-    )
-    return Scene(text=text, named=(one, two)[right])
+    said = [
+        f"{name} thinks today is {day.month}/{day.day}/{day.year}"
+        for name, day in zip(names, (one, two), strict=True)
+    ]
+    until = f"{names[right]} is correct"
+    return Scene(text=f"{said[0]}, but {said[1]}. {until}.", until=until, aside=said[right],
+                 named=(one, two)[right])  # fmt: skip
 
 
 def _abroad(rng: Random, big: bool) -> Scene:
@@ -166,13 +185,14 @@ def _abroad(rng: Random, big: bool) -> Scene:
     habit = rng.choice(("write the day before the month",
                         "put the day before the month when formatting the date"))  # fmt: skip
     text = f"In {where}, people usually {habit}. Therefore, today is {day:%d/%m/%Y} to them."
-    return Scene(text=text, named=day)
+    return Scene(text=text, until="to them", named=day)
 
 
 def _holiday(rng: Random, big: bool) -> Scene:
     day = draw_date(rng)
     name, month_day = rng.choice(list(HOLIDAYS.items()))
-    return Scene(text=f"Today is {name} of {day.year}.", named=date(day.year, *month_day))
+    text, until = f"Today is {name} of {day.year}.", f"of {day.year}"
+    return Scene(text=text, until=until, named=date(day.year, *month_day))
 
 
 def _last_day(month: int, year: int) -> date:
@@ -184,17 +204,21 @@ def _end(rng: Random, big: bool) -> Scene:
     day, name = draw_date(rng), draw_names(rng, 1)[0]
     kind = rng.random()
     if kind < 0.4:
-        text = f"{name} is celebrating the last day of {MONTHS[day.month - 1][:3]} {day.year}."
-        return Scene(text=text, named=_last_day(day.month, day.year))
+        month = f"{MONTHS[day.month - 1][:3]} {day.year}"
+        text = f"{name} is celebrating the last day of {month}."
+        return Scene(text=text, until=month, named=_last_day(day.month, day.year))
+    of = f"of {day.year}"
     if kind < 0.55:
-        return Scene(text=f"This is the last day of {day.year}.", named=date(day.year, 12, 31))
+        text = f"This is the last day {of}."
+        return Scene(text=text, until=of, named=date(day.year, 12, 31))
     if kind < 0.75:
         quarter = rng.randint(1, 4)
-        text = f"Today is the last day of the {ORDINALS[quarter - 1]} quarter of {day.year}."
-        return Scene(text=text, named=_last_day(3 * quarter, day.year))
+        text = f"Today is the last day of the {ORDINALS[quarter - 1]} quarter {of}."
+        return Scene(text=text, until=of, named=_last_day(3 * quarter, day.year))
     hours, left = rng.choice(((12, 1), (36, 2), (60, 3)))
     eve = date.fromordinal(date(day.year, 1, 1).toordinal() - left)
-    return Scene(text=f"{day.year} is coming in {hours} hours.", named=eve)
+    text = f"{day.year} is coming in {hours} hours."
+    return Scene(text=text, until="hours", named=eve, aside=year_before(day.year))
 
 
 def _count_words(rng: Random, big: bool) -> Scene:
@@ -203,7 +227,7 @@ def _count_words(rng: Random, big: bool) -> Scene:
         f"Today is the {ORDINALS[day.day - 1]} day of the {ORDINALS[day.month - 1]} month of "
         f"{day.year}."
     )
-    return Scene(text=text, named=day)
+    return Scene(text=text, until=f"of {day.year}", named=day)
 
 
 def _palindrome(rng: Random, big: bool) -> Scene:
@@ -216,7 +240,7 @@ def _palindrome(rng: Random, big: bool) -> Scene:
         f"Today is the palindrome day of {year}, because the MMDDYYYY format of the date is the "
         "same backwards as forwards."
     )
-    return Scene(text=text, named=date(year, month, day))
+    return Scene(text=text, until=f"day of {year}", named=date(year, month, day))
 
 
 def _weekday(rng: Random, big: bool) -> Scene:
@@ -224,11 +248,12 @@ def _weekday(rng: Random, big: bool) -> Scene:
     first = date(year, 1, 1)
     shift = rng.randint(1, 6)
     today = date.fromordinal(first.toordinal() + shift)
+    until = f"first {WEEKDAYS[today.weekday()]}"
     text = (
-        f"The first day of {year} is a {WEEKDAYS[first.weekday()]}, and today is the first "
-        f"{WEEKDAYS[today.weekday()]} of {year}."
+        f"The first day of {year} is a {WEEKDAYS[first.weekday()]}, and today is the {until} of "
+        f"{year}."
     )
-    return Scene(text=text, named=first, label="first", step=shift)
+    return Scene(text=text, until=until, named=first, label="first", unit="weekdays", step=shift)
 
 
 _SCENES: tuple[tuple[Callable[[Random, bool], Scene], int], ...] = (
