@@ -111,11 +111,11 @@ def test_the_chain_of_a_deduction_joins_pairs_and_places_them() -> None:
         for letter, name in zip("ABCDE", ("Ola", "Pim", "Quo", "Ras", "Tum"), strict=True)
     )
     assert think(read_deduction(text)).split("\n") == [
-        "- Quo C finished above Ras D:aC<D",
-        "- Pim B finished above Quo C:bB<C",
+        "- Quo C finished above Ras D:<aC<D",
+        "- Pim B finished above Quo C:<bB<C",
         "- Ola A finished last:1 of 5=5,A5A",
-        "- Tum E finished below Pim B:cB<E",
-        "- Tum E finished above Quo C:dE<C",
+        "- Tum E finished below Pim B:>cB<E",
+        "- Tum E finished above Quo C:<dE<C",
         "aC<D:C<D",
         "bB<C:B<C<D",
         "cB<E:B<C<D B<E",

@@ -1,16 +1,16 @@
 """Objects in a fixed order in BIG-Bench-Hard's wording (logical_deduction): who stands where?
 
 The chain names each object by the letter of its option; slot 1 is the leftmost, first, oldest or
-cheapest. It copies every statement, with letters beside the objects, and reduces it: to a pair,
-the lower one first, or to a slot (counted from the other end: "2 of 5=4"). The pairs are then
-joined one after another, with all chains so far behind each. The row of all slots follows, and
-every chain with the slots that are free for it, which places it if they are as many ("?" if not).
-The last lines are the place asked for and its slot:
+cheapest. It copies every statement, with letters beside the objects, and reduces it: to the sign of
+the relation and a lettered pair, the lower one first, or to a slot (counted from the other end:
+"2 of 5=4"). The pairs are then joined one after another, with all chains so far behind each. The
+row of all slots follows, and every chain with the slots that are free for it, which places it if
+they are as many ("?" if not). The last lines are the place asked for and its slot:
 
-    - Uflaclier A finished below Upailjonnn D:aD<A
+    - Uflaclier A finished below Upailjonnn D:>aD<A
     - Trebaikraund C finished third:C3C
-    - Igor E finished above Lola B:bE<B
-    - Uflaclier A finished above Igor E:cA<E
+    - Igor E finished above Lola B:<bE<B
+    - Uflaclier A finished above Igor E:<cA<E
     aD<A:D<A
     bE<B:D<A E<B
     cA<E:D<A<E<B
@@ -169,8 +169,8 @@ def think(deduction: Deduction) -> str:
             back = f"{counted}," if "=" in counted else ""
             lines.append(f"- {quote}:{back}{letter}{slot}{letter}")
         else:
-            low, high = rising(fact)
-            lines.append(f"- {quote}:{next(signs)[0]}{LETTERS[low]}<{LETTERS[high]}")
+            low, high = (LETTERS[i] for i in rising(fact))
+            lines.append(f"- {quote}:{fact[1]}{next(signs)[0]}{low}<{high}")
     placed, order = place_lines(facts, chains, count)
     asked = deduction.asked
     place = deduction.question.split(nouns[0], 1)[1]
