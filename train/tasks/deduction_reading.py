@@ -32,7 +32,7 @@ class Deduction:
 
 
 def read_rank(text: str) -> tuple[int, bool]:
-    """The rank "second from the right", "fourth-newest", "last" names; whether from the high end."""
+    """The rank that "second from the right" or "last" names, and whether from the high end."""
     rank = next((i for i, word in enumerate(ORDINALS) if i and word in text), 1)
     return rank, re.search(r"right|last|newest|most expensive", text) is not None
 

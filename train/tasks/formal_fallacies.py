@@ -264,7 +264,7 @@ def solve(text: str) -> str:
 
 
 def _read_clauses(text: str) -> list[Parts]:
-    """The disjunctions and facts of "a-A+B b+C-D", "-A,+B" or "A1B0"; values beside letters are skipped."""
+    """The disjunctions and facts of "a-A+B b+C-D", "-A,+B" or "A1B0"; without known values."""
     found = []
     for word in re.split(r"[ ,]", text):
         if "+" in word or "-" in word:
