@@ -216,16 +216,15 @@ class RlRun:
             if recipe.minibatches > 1:
                 Random(f"minibatch {recipe.seed} {self.step} {epoch}").shuffle(order)
             for first in range(0, count, size):
-                yield order[first : first + size]
+                yield sorted(order[first : first + size])  # rollouts of a prompt side by side
 
     def parts(
         self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], chosen: Sequence[int]
     ) -> Iterator[tuple[range, list[int], Packed]]:
         """Micro-batches of the chosen: places among them, their indices, and both sides packed."""
-        sizes = [len(prompt) + len(response) for prompt, response in (sequences[i] for i in chosen)]
-        for run in micro_batches(sizes, self.recipe.micro_batch_tokens):
-            part = [chosen[i] for i in run]
-            yield run, part, pack([sequences[i] for i in part])
+        those = [sequences[i] for i in chosen]
+        for run in micro_batches(those, self.recipe.micro_batch_tokens):
+            yield run, [chosen[i] for i in run], pack(those[run.start : run.stop])
 
     def checked_logprobs(self, hidden: Tensor, packed: Packed) -> Tensor:
         """The trainer's log-probabilities [N] of the responses; a NaN stops with the sample kept.
@@ -236,7 +235,7 @@ class RlRun:
         logprobs = token_logprobs(self.model, hidden, packed.targets, temperature)
         if not bool(logprobs.detach().isfinite().all()):
             self.save_bad_sample({"step": self.step, "input_ids": packed.input_ids.tolist(),
-                                  "cu_seqlens": packed.cu_seqlens.tolist()})  # fmt: skip
+                                  "cu_seqlens": packed.batch.cu_seqlens.tolist()})  # fmt: skip
             raise TrainingError(
                 f"the trainer's log-probabilities hold NaN at step {self.step}; the sample is in "
                 f"{self.output / BAD_SAMPLE}"
@@ -392,7 +391,8 @@ def curated_problem(samples: Sequence[Sample], ordinal: int, seed: int) -> Probl
 
 def response_hidden(model: FalconH1ForCausalLM, packed: Packed) -> Tensor:
     """Hidden states [N, D] that predict the response tokens."""
-    return model.hidden_packed(packed.input_ids, packed.cu_seqlens)[packed.predictors]
+    hidden: Tensor = model.model(packed.input_ids, packed.batch)
+    return hidden[packed.predictors]
 
 
 def token_logprobs(

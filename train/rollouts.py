@@ -19,6 +19,7 @@ from torch import Tensor
 from falcon_h1r.engine.engine import Engine
 from falcon_h1r.engine.params import SamplingParams
 from falcon_h1r.errors import TrainingError
+from falcon_h1r.model.cache import PackedBatch
 from falcon_h1r.ops.reference import mix64
 from falcon_h1r.thinking.prompts import ChatTokenizer, encode_prompt
 from falcon_h1r.train import rewards
@@ -271,23 +272,24 @@ def collect(
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Rollouts laid end to end, prompts included, padded by a sequence nobody learns from."""
+    """Prompts, padding, and the responses that go on from the prompts, laid end to end.
+
+    A prompt stands once, whatever number of responses it has; a response's last token predicts
+    nothing and is left out.
+    """
 
     input_ids: Tensor
     """int64 [T]"""
-    cu_seqlens: Tensor
-    """int32 [S+1 or S+2]: sequences, and the padding where there is some."""
+    batch: PackedBatch
+    """Where they start, and which goes on from which; padding is a prompt without response."""
+    fill: float
+    """Share of the slots that are not padding."""
     predictors: Tensor
     """int64 [N]: the position whose output predicts each response token."""
     targets: Tensor
     """int64 [N]: the response tokens."""
     response_lengths: Tensor
     """int64 [S]"""
-
-    @property
-    def fill(self) -> float:
-        """Share of the slots that hold a token of a sequence."""
-        return int(self.cu_seqlens[self.response_lengths.numel()]) / self.input_ids.numel()
 
     def per_token(self, values: Tensor) -> Tensor:
         """Repeat one value a sequence [S] for each of its response tokens [N]."""
@@ -300,37 +302,45 @@ def by_sequence(values: Tensor, lengths: Tensor) -> list[Tensor]:
 
 
 def pack(sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Packed:
-    """Lay (prompt, response) pairs end to end."""
-    ids: list[int] = []
-    bounds, predictors, lengths = [0], [], []
-    for prompt, response in sequences:
-        ids += [*prompt, *response]
-        bounds.append(len(ids))
-        lengths.append(len(response))
-        predictors.append(np.arange(len(ids) - len(response) - 1, len(ids) - 1))
-    targets = np.array(ids)[np.concatenate(predictors) + 1]
-    padding = -len(ids) % TOKEN_MULTIPLE
+    """Lay (prompt, response) pairs end to end, equal prompts once."""
+    places: dict[tuple[int, ...], int] = {}
+    prompt_of = [places.setdefault(tuple(prompt), len(places)) for prompt, _ in sequences]
+    ids = [token for prompt in places for token in prompt]
+    prompts, ends = [len(prompt) for prompt in places], np.cumsum([len(p) for p in places])
+    lengths = [len(response) for _, response in sequences]
+    padding = -(len(ids) + sum(lengths) - len(lengths)) % TOKEN_MULTIPLE
     if padding:
-        bounds.append(len(ids) + padding)
+        ids += [0] * padding
+        prompts.append(padding)
+    predictors = []
+    for place, (_, response) in zip(prompt_of, sequences, strict=True):
+        predictors += [[ends[place] - 1], np.arange(len(ids), len(ids) + len(response) - 1)]
+        ids += response[:-1]
     return Packed(
-        input_ids=torch.tensor(ids + [0] * padding),
-        cu_seqlens=torch.tensor(bounds, dtype=torch.int32),
+        input_ids=torch.tensor(ids),
+        batch=PackedBatch.from_prompts(prompts, [n - 1 for n in lengths], prompt_of),
+        fill=1.0 - padding / len(ids),
         predictors=torch.from_numpy(np.concatenate(predictors)),
-        targets=torch.from_numpy(targets),
+        targets=torch.tensor([token for _, response in sequences for token in response]),
         response_lengths=torch.tensor(lengths),
     )
 
 
-def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[range]:
-    """Cut sequences of `lengths` (prompt and response), in order, into runs of few tokens.
+def micro_batches(
+    sequences: Sequence[tuple[Sequence[int], Sequence[int]]], max_tokens: int
+) -> list[range]:
+    """Cut (prompt, response) pairs, in order, into runs of few tokens; a run packs a prompt once.
 
     Each run has at most `max_tokens` unless a single sequence is longer.
     """
     runs: list[range] = []
     start = used = 0
-    for i, length in enumerate(lengths):
-        if used and used + length > max_tokens:
+    seen: set[tuple[int, ...]] = set()
+    for i, (prompt, response) in enumerate(sequences):
+        key, length = tuple(prompt), len(response) - 1
+        if used and used + length + len(prompt) * (key not in seen) > max_tokens:
             runs.append(range(start, i))
-            start, used = i, 0
-        used += length
-    return [*runs, range(start, len(lengths))]
+            start, used, seen = i, 0, set()
+        used += length + len(prompt) * (key not in seen)
+        seen.add(key)
+    return [*runs, range(start, len(sequences))]

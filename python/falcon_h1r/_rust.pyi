@@ -582,7 +582,7 @@ def train_ssd_backward(
 def train_attention_forward(
     threads: int,
     sizes: Sequence[int],
-    cu_seqlens: Sequence[int],
+    bounds: Sequence[Sequence[int]],
     rows: Sequence[int],
     inputs: Sequence[int],
     scale: float,
@@ -591,7 +591,7 @@ def train_attention_forward(
 def train_attention_backward(
     threads: int,
     sizes: Sequence[int],
-    cu_seqlens: Sequence[int],
+    bounds: Sequence[Sequence[int]],
     rows: Sequence[int],
     inputs: Sequence[int],
     scale: float,

@@ -139,6 +139,25 @@ def test_attention(lens: list[int], sizes: tuple[int, int, int]) -> None:
     )
 
 
+@pytest.mark.parametrize("before", [[0, 7, 40, 1, 32], [5, 0, 31, 129, 64]], ids=str)
+@pytest.mark.parametrize("sizes", [(4, 2, 32), (3, 1, 6)], ids=str)
+def test_attention_with_keys_before_the_queries(
+    before: list[int], sizes: tuple[int, int, int]
+) -> None:
+    heads, kv_heads, width = sizes
+    lens = [1, 0, 3, 65, 31]
+    cu, cu_keys = cumulative(lens), cumulative([a + b for a, b in zip(before, lens, strict=True)])
+    total = int(cu_keys[-1])
+    q = torch.randn(sum(lens), heads, width)
+    k, v = torch.randn(total, kv_heads, width), torch.randn(total, kv_heads, width)
+    settings = {"cu_seqlens": cu, "cu_keys": cu_keys, "scale": width**-0.5}
+    compare(
+        lambda **t: cpu_train.varlen_attention(**settings, **t),
+        lambda **t: reference.varlen_attention(**settings, **t),
+        {"q": q, "k": k, "v": v},
+    )
+
+
 @pytest.mark.parametrize("lens", LENGTHS[:3], ids=str)  # the reference takes no empty sequence
 @pytest.mark.parametrize("width", [2, 3, 4])
 @pytest.mark.parametrize("started", [True, False])
@@ -220,6 +239,10 @@ def test_refusals() -> None:
     for cu in ([0, 5], [0, 3, 2, 4], [1, 4], [0]):
         with pytest.raises(ValueError, match="cu_seqlens must rise"):
             cpu_train.varlen_attention(q, q, q, torch.tensor(cu), 1.0)
+    for keys in ([0, 3], [0, 1, 4]):
+        with pytest.raises(ValueError, match="as many keys as queries"):
+            given = torch.tensor(keys)
+            cpu_train.varlen_attention(q, q[: keys[-1]], q, torch.tensor([0, 4]), 1.0, given)
     with pytest.raises(ValueError, match="k has shape"):
         cpu_train.varlen_attention(q, q[:3], q, torch.tensor([0, 4]), 1.0)
 

@@ -80,6 +80,12 @@ def test_padded_attention(lengths: list[int], heads: tuple[int, int]) -> None:
     expected = reference.varlen_attention(q, k, v, cu_seqlens, 0.3)
     got = chunked.varlen_attention(q, k, v, cu_seqlens, 0.3)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    last = cu_seqlens[1:] - 1  # one query a sequence, at its end
+    ones = torch.arange(len(lengths) + 1)
+    got = chunked.varlen_attention(q[last], k, v, ones, 0.3, cu_seqlens)
+    torch.testing.assert_close(got, expected[last], rtol=1e-10, atol=1e-10)
+    got = reference.varlen_attention(q[last], k, v, ones, 0.3, cu_seqlens)
+    torch.testing.assert_close(got, expected[last], rtol=1e-10, atol=1e-10)
 
 
 def test_cross_entropy_in_parts() -> None:

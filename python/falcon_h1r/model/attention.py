@@ -3,6 +3,7 @@
 Legend: T packed tokens, D model width, H heads, K kv heads, P head width.
 """
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from falcon_h1r import ops
@@ -35,7 +36,11 @@ class FalconH1Attention(nn.Module):
         v = self.v_proj(x).view(x.shape[0], -1, self.head_dim)
         q, k = ops.rope(q, k, batch.positions, self.theta)
         if cache is None:
-            y = ops.varlen_attention(q, k, v, batch.cu_seqlens, self.scale)
+            cu_keys = None
+            if batch.shared is not None:
+                k, v = (_keys(x, batch.shared.key_rows) for x in (k, v))
+                cu_keys = batch.shared.cu_keys
+            y = ops.varlen_attention(q, k, v, batch.cu_seqlens, self.scale, cu_keys)
         else:
             assert batch.slot_mapping is not None
             assert batch.block_tables is not None
@@ -47,3 +52,8 @@ class FalconH1Attention(nn.Module):
             )  # fmt: skip
         out: Tensor = self.o_proj(y.flatten(1))
         return out
+
+
+def _keys(x: Tensor, rows: Tensor) -> Tensor:
+    """Return x[rows] of x [T, K, P]; an embedding's gradient is the quick one on the CPU."""
+    return F.embedding(rows, x.flatten(1)).view(rows.shape[0], *x.shape[1:])

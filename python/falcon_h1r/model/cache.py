@@ -1,16 +1,39 @@
 """The memory of generation: KV blocks and SSM slots a layer, and the flat batch that uses them.
 
 Legend: T packed tokens, S sequences, K kv heads, P head width, C conv channels, W conv width,
-H ssm heads, N state width, M blocks a sequence.
+H ssm heads, N state width, M blocks a sequence, R responses, E keys.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from falcon_h1r import ops
 from falcon_h1r.model.config import FalconH1Config
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPrompts:
+    """Which of a batch's sequences go on from which: the first P are prompts, the rest R go on.
+
+    A prompt that many responses share is computed once, and gets the gradients of them all.
+    """
+
+    num_tokens: int
+    """Rows of the prompts, which come first."""
+    cu_prompts: Tensor
+    """int32 [P+1]: where each prompt starts."""
+    cu_responses: Tensor
+    """int32 [R+1]: where each response starts, counted from the first response's row."""
+    prompt_of: Tensor
+    """int64 [R]: the prompt a response goes on from."""
+    key_rows: Tensor
+    """int64 [E]: the row of each key: a prompt's own; of a response its prompt's, then its own."""
+    cu_keys: Tensor
+    """int32 [P+R+1]: where the keys of each sequence start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +44,8 @@ class PackedBatch:
     """int32 [S+1]: where each sequence's tokens start."""
     positions: Tensor
     """int64 [T]: absolute position of each token in its sequence."""
+    shared: SharedPrompts | None = None
+    """Without a cache: sequences that go on from others of this batch."""
     seq_lens: Tensor | None = None
     """int32 [S]: tokens of context after this batch."""
     slot_mapping: Tensor | None = None
@@ -40,6 +65,37 @@ class PackedBatch:
         starts = torch.repeat_interleave(cu_seqlens[:-1].long(), lens)
         positions = torch.arange(total, device=cu_seqlens.device) - starts
         return cls(cu_seqlens=cu_seqlens, positions=positions)
+
+    @classmethod
+    def from_prompts(
+        cls, prompts: Sequence[int], responses: Sequence[int], prompt_of: Sequence[int]
+    ) -> "PackedBatch":
+        """Build the batch of P prompts, then R responses that go on from them, by their lengths.
+
+        No prompt may be empty; `prompt_of` [R] names each response's.
+        """
+        starts = np.cumsum([0, *prompts, *responses])
+        count, split = len(prompts), int(sum(prompts))
+        positions, key_rows = [np.arange(n) for n in prompts], [np.arange(split)]
+        for i, (prompt, length) in enumerate(zip(prompt_of, responses, strict=True)):
+            first = starts[count + i]
+            positions.append(prompts[prompt] + np.arange(length))
+            key_rows.append(np.arange(starts[prompt], starts[prompt + 1]))
+            key_rows.append(np.arange(first, first + length))
+        keys = [prompts[p] + n for p, n in zip(prompt_of, responses, strict=True)]
+        bounds = torch.from_numpy(starts).int()
+        return cls(
+            cu_seqlens=bounds,
+            positions=torch.from_numpy(np.concatenate(positions)),
+            shared=SharedPrompts(
+                num_tokens=split,
+                cu_prompts=bounds[: count + 1],
+                cu_responses=bounds[count:] - split,
+                prompt_of=torch.tensor(prompt_of, dtype=torch.int64),
+                key_rows=torch.from_numpy(np.concatenate(key_rows)),
+                cu_keys=torch.from_numpy(np.cumsum([0, *prompts, *keys])).int(),
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)

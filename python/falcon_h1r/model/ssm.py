@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from falcon_h1r import ops
-from falcon_h1r.model.cache import LayerCache, PackedBatch
+from falcon_h1r.model.cache import LayerCache, PackedBatch, SharedPrompts
 from falcon_h1r.model.config import FalconH1Config
 from falcon_h1r.model.mlp import Linear
 
+_States = tuple[Tensor, Tensor]
+"""Of the convolution [S, C, W-1] and of the scan [S, H, P, N]."""
 _DT_RANGE = (1e-3, 1e-1)
 """Log-uniform range of the first time steps (Gu & Dao 2023, section 3.6)."""
 
@@ -89,10 +91,11 @@ class FalconH1Mixer(nn.Module):
         weight = self.conv1d.weight[:, 0]  # [C, W]
         dt = ops.softplus_dt(dt, self.dt_bias, self.time_step_limit)  # [T, H]
         A = ops.decay_rate(self.A_log)  # [H]
-        if cache is None:
-            xBC, _ = ops.causal_conv1d(xBC, weight, self.conv1d.bias, batch.cu_seqlens)
-            x, B, C = self._split(xBC)
-            y, _ = ops.ssd_scan(x, dt, A, B, C, self.D, batch.cu_seqlens)
+        if cache is None and batch.shared is None:
+            y, _ = self._mix(xBC, dt, A, batch.cu_seqlens)
+        elif cache is None:
+            assert batch.shared is not None
+            y = self._mix_shared(xBC, dt, A, batch.shared)
         else:
             assert batch.state_slots is not None
             assert batch.has_initial_state is not None
@@ -108,6 +111,27 @@ class FalconH1Mixer(nn.Module):
         y = ops.swiglu(z, y) if self.norm is None else self.norm(y, z)
         out: Tensor = self.out_proj(y)
         return out
+
+    def _mix(
+        self, xBC: Tensor, dt: Tensor, A: Tensor, cu_seqlens: Tensor, start: _States | None = None
+    ) -> tuple[Tensor, _States]:
+        """Convolve and scan whole sequences -> (y [T, H, P], states after each)."""
+        conv_start, ssm_start = start or (None, None)
+        weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias
+        xBC, conv_state = ops.causal_conv1d(xBC, weight, bias, cu_seqlens, conv_start)
+        x, B, C = self._split(xBC)
+        y, ssm_state = ops.ssd_scan(x, dt, A, B, C, self.D, cu_seqlens, ssm_start)
+        return y, (conv_state, ssm_state)
+
+    def _mix_shared(self, xBC: Tensor, dt: Tensor, A: Tensor, shared: SharedPrompts) -> Tensor:
+        """Run the prompts, then the responses from the states after theirs -> y [T, H, P]."""
+        sizes = [shared.num_tokens, xBC.shape[0] - shared.num_tokens]
+        (prompts, responses), (dt, more_dt) = torch.split(xBC, sizes), torch.split(dt, sizes)
+        y, (conv_state, ssm_state) = self._mix(prompts, dt, A, shared.cu_prompts)
+        conv_state = conv_state.index_select(0, shared.prompt_of)
+        ssm_state = ssm_state.index_select(0, shared.prompt_of)
+        more, _ = self._mix(responses, more_dt, A, shared.cu_responses, (conv_state, ssm_state))
+        return torch.cat([y, more])
 
     def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         group_width = self.num_groups * self.d_state

@@ -163,10 +163,12 @@ def varlen_attention(
     v: Tensor,
     cu_seqlens: Tensor,
     scale: float,
+    cu_keys: Tensor | None = None,
     backend: Backend = None,
 ) -> Tensor:
     """Causal grouped-query attention inside each sequence; see `reference.varlen_attention`."""
-    out: Tensor = _packed(backend, q, k, v).varlen_attention(q, k, v, cu_seqlens, scale)
+    module = _packed(backend, q, k, v)
+    out: Tensor = module.varlen_attention(q, k, v, cu_seqlens, scale, cu_keys)
     return out
 
 

@@ -149,11 +149,24 @@ def causal_conv1d(
     return F.silu(y), final
 
 
-def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> Tensor:
+def varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    scale: float,
+    cu_keys: Tensor | None = None,
+) -> Tensor:
     """Causal attention per sequence on right-padded rows; signature of the reference.
 
     Padding sits after every real key, so the causal mask alone hides it.
     """
+    if cu_keys is not None:  # zeros stand where a key has no query
+        lens = cu_seqlens.diff().long()
+        shift = cu_keys[1:].long() - cu_seqlens[1:].long()
+        rows = torch.arange(q.shape[0], device=q.device) + torch.repeat_interleave(shift, lens)
+        full = q.new_zeros(k.shape[0], *q.shape[1:]).index_copy(0, rows, q)
+        return varlen_attention(full, k, v, cu_keys, scale)[rows]
     lens = cu_seqlens.diff().long()
     num_seqs, longest = lens.numel(), int(lens.max())
     repeat = q.shape[1] // k.shape[1]

@@ -1,9 +1,9 @@
 """Differentiable operations on the CPU in float32: an autograd function over each Rust kernel.
 
-Legend: T packed tokens, S sequences, H heads, K kv heads, P head width, G groups, N state width,
-C conv channels, W conv width. Oracles: `reference.py`. Results do not depend on the thread count.
-Each function takes what its namesake there takes; `is_served` says whether it may be called.
-What the kernels do not serve (W outside 2 to 4, a norm before its gate) goes to torch.
+Legend: T packed tokens, E packed keys, S sequences, H heads, K kv heads, P head width, G groups,
+N state width, C conv channels, W conv width. Oracles: `reference.py`. Results do not depend on the
+thread count. Each function takes what its namesake there takes; `is_served` says whether it may be
+called. What the kernels do not serve (W outside 2 to 4, a norm before its gate) goes to torch.
 """
 
 from itertools import pairwise
@@ -154,7 +154,7 @@ def _rows(tensor: Tensor) -> Tensor:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bounds: list[int], scale: float
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bounds: list[list[int]], scale: float
     ) -> Tensor:
         total, heads, width = q.shape
         q, k, v = _inner(q), _inner(k), _inner(v)
@@ -191,15 +191,28 @@ class _Attention(torch.autograd.Function):
         return dq, dk, dv, None, None
 
 
-def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> Tensor:
+def varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    scale: float,
+    cu_keys: Tensor | None = None,
+) -> Tensor:
     """Causal attention inside each sequence; signature of `reference.varlen_attention`."""
     total, heads, width = q.shape
     bounds = _bounds(cu_seqlens, total)
-    _check("k", k, (total, k.shape[1], width))
+    keys = bounds if cu_keys is None else _bounds(cu_keys, k.shape[0])
+    of_queries, of_keys = pairwise(bounds), pairwise(keys)
+    if len(keys) != len(bounds) or any(
+        b - a > d - c for (a, b), (c, d) in zip(of_queries, of_keys, strict=True)
+    ):
+        raise ValueError("cu_keys must give every sequence as many keys as queries, or more")
+    _check("k", k, (keys[-1], k.shape[1], width))
     _check("v", v, tuple(k.shape))
     if heads % k.shape[1]:
         raise ValueError(f"{heads} heads cannot share {k.shape[1]} key heads")
-    out: Tensor = _Attention.apply(q, k, v, bounds, scale)
+    out: Tensor = _Attention.apply(q, k, v, [bounds, keys], scale)
     return out
 
 

@@ -155,10 +155,26 @@ def ssd_scan(
     return y.to(x.dtype), torch.stack(finals)
 
 
-def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, scale: float) -> Tensor:
-    """Causal grouped-query attention inside each sequence: q [T, H, P], k and v [T, K, P]."""
-    bounds = cu_seqlens.tolist()
-    outputs = [_attend(q[a:b], k[a:b], v[a:b], scale) for a, b in pairwise(bounds) if b > a]
+def varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    scale: float,
+    cu_keys: Tensor | None = None,
+) -> Tensor:
+    """Causal grouped-query attention inside each sequence: q [T, H, P], k and v [T, K, P].
+
+    With cu_keys [S+1], k and v are [E, K, P]: a sequence has as many keys as queries or more, and
+    its queries are its last positions.
+    """
+    queries = list(pairwise(cu_seqlens.tolist()))
+    keys = queries if cu_keys is None else list(pairwise(cu_keys.tolist()))
+    outputs = [
+        _attend(q[a:b], k[c:d], v[c:d], scale)
+        for (a, b), (c, d) in zip(queries, keys, strict=True)
+        if b > a
+    ]
     return torch.cat(outputs) if outputs else q.new_zeros(q.shape)
 
 

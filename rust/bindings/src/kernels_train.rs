@@ -92,7 +92,7 @@ fn train_ssd_backward(
 
 fn attention(
     sizes: [usize; 3],
-    cu_seqlens: &[usize],
+    [cu_seqlens, cu_keys]: [&[usize]; 2],
     rows: [usize; 3],
     inputs: [usize; 3],
     scale: f32,
@@ -102,6 +102,7 @@ fn attention(
     Attention {
         sizes,
         cu_seqlens,
+        cu_keys,
         q,
         q_row,
         k,
@@ -118,7 +119,7 @@ fn train_attention_forward(
     py: Python<'_>,
     threads: usize,
     sizes: [usize; 3],
-    cu_seqlens: Vec<usize>,
+    bounds: [Vec<usize>; 2],
     rows: [usize; 3],
     inputs: [usize; 3],
     scale: f32,
@@ -126,9 +127,10 @@ fn train_attention_forward(
 ) {
     run(py, threads, || {
         let [out, lse] = outputs.map(|address| address as *mut f32);
+        let bounds = [&bounds[0][..], &bounds[1][..]];
         // SAFETY: as above.
         unsafe {
-            core::attention_forward(attention(sizes, &cu_seqlens, rows, inputs, scale), out, lse);
+            core::attention_forward(attention(sizes, bounds, rows, inputs, scale), out, lse);
         }
     });
 }
@@ -139,7 +141,7 @@ fn train_attention_backward(
     py: Python<'_>,
     threads: usize,
     sizes: [usize; 3],
-    cu_seqlens: Vec<usize>,
+    bounds: [Vec<usize>; 2],
     rows: [usize; 3],
     inputs: [usize; 3],
     scale: f32,
@@ -157,9 +159,10 @@ fn train_attention_backward(
             dk,
             dv,
         };
+        let bounds = [&bounds[0][..], &bounds[1][..]];
         // SAFETY: as above.
         unsafe {
-            core::attention_backward(attention(sizes, &cu_seqlens, rows, inputs, scale), grads);
+            core::attention_backward(attention(sizes, bounds, rows, inputs, scale), grads);
         }
     });
 }

@@ -1,7 +1,7 @@
 //! Causal attention inside each packed sequence, with its gradient.
 //!
-//! Legend: T packed tokens, H heads, K kv heads, P head width, L tokens of a sequence. One task is
-//! one (sequence, kv head); it walks that head's queries in blocks of [`ROWS`]. The forward pass
+//! Legend: T packed queries, E packed keys, H heads, K kv heads, P head width, L keys of a sequence.
+//! One task is one (sequence, kv head); it walks that head's queries in blocks of [`ROWS`]. The forward pass
 //! keeps each row's log-sum-exp, from which the gradient recomputes the probabilities (Dao 2023).
 
 use crate::pool::{SharedMut, parallel_for};
@@ -12,13 +12,15 @@ use crate::train_vector::{dot, for_vectors, load, scale, store};
 /// Query rows a block.
 const ROWS: usize = 32;
 
-/// q [T, H, P], k and v [T, K, P]; rows lie `*_row` elements apart and are contiguous inside.
+/// q [T, H, P], k and v [E, K, P]; a sequence's queries are its last positions. Rows lie `*_row` elements apart and are contiguous inside.
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
     /// Heads H, kv heads K, head width P.
     pub sizes: [usize; 3],
-    /// Start of each sequence, and the end of the last.
+    /// Start of each sequence's queries, and the end of the last.
     pub cu_seqlens: &'a [usize],
+    /// The same of its keys: as many as queries, or more.
+    pub cu_keys: &'a [usize],
     /// Queries.
     pub q: *const f32,
     /// Elements from a row of q to the next.
@@ -49,9 +51,9 @@ pub struct AttentionGrads {
     pub dout: *const f32,
     /// Gradient of q [T, H, P].
     pub dq: *mut f32,
-    /// Gradient of k [T, K, P].
+    /// Gradient of k [E, K, P].
     pub dk: *mut f32,
-    /// Gradient of v [T, K, P].
+    /// Gradient of v [E, K, P].
     pub dv: *mut f32,
 }
 
@@ -121,7 +123,13 @@ pub unsafe fn attention_backward(attention: Attention<'_>, grads: AttentionGrads
 #[derive(Clone, Copy)]
 struct Place {
     level: Level,
+    /// Of the keys.
     start: usize,
+    /// Of the queries.
+    query_start: usize,
+    /// Leading keys that have no query.
+    skip: usize,
+    /// Keys.
     len: usize,
     kv_head: usize,
     /// Query heads a kv head serves.
@@ -135,12 +143,15 @@ struct Place {
 impl Place {
     fn new(inputs: &Attention<'_>, sequence: usize, kv_head: usize, level: Level) -> Self {
         let [heads, kv_heads, width] = inputs.sizes;
-        let start = inputs.cu_seqlens[sequence];
-        let len = inputs.cu_seqlens[sequence + 1] - start;
+        let (start, query_start) = (inputs.cu_keys[sequence], inputs.cu_seqlens[sequence]);
+        let len = inputs.cu_keys[sequence + 1] - start;
+        let skip = len - (inputs.cu_seqlens[sequence + 1] - query_start);
         let (repeat, wide, span) = (heads / kv_heads, padded(width), padded(len));
         Self {
             level,
             start,
+            query_start,
+            skip,
             len,
             kv_head,
             repeat,
@@ -155,9 +166,14 @@ impl Place {
         self.start * row + self.kv_head * self.width
     }
 
-    /// Where the rows of query `head` from `first` on start, rows `row` apart.
+    /// The query's row whose position in the sequence is `position`, `skip` or more.
+    fn query_row(&self, position: usize) -> usize {
+        self.query_start + position - self.skip
+    }
+
+    /// Where the rows of query `head` from position `first` on start, rows `row` apart.
     fn query_at(&self, head: usize, first: usize, row: usize) -> usize {
-        (self.start + first) * row + head * self.width
+        self.query_row(first) * row + head * self.width
     }
 
     unsafe fn gemm(
@@ -240,7 +256,7 @@ impl Kernel for Forward<'_, '_> {
                 p.wide,
             );
             for head in p.kv_head * p.repeat..(p.kv_head + 1) * p.repeat {
-                for first in (0..p.len).step_by(ROWS) {
+                for first in (p.skip..p.len).step_by(ROWS) {
                     let rows = (p.len - first).min(ROWS);
                     let extent = first + rows;
                     let span = padded(extent);
@@ -262,7 +278,7 @@ impl Kernel for Forward<'_, '_> {
                     for i in 0..rows {
                         let lse =
                             softmax::<S>(scores.add(i * p.span), first + i + 1, span, t.scale);
-                        *self.lse.add((p.start + first + i) * heads + head) = lse;
+                        *self.lse.add(p.query_row(first + i) * heads + head) = lse;
                     }
                     p.gemm(
                         [rows, p.wide, extent],
@@ -314,7 +330,7 @@ impl Kernel for Backward<'_, '_> {
             transpose(v, t.v_row, p.len, p.width, values_flipped, p.span);
             pack(k, t.k_row, p.len, p.width, keys, p.wide);
             for head in p.kv_head * p.repeat..(p.kv_head + 1) * p.repeat {
-                for first in (0..p.len).step_by(ROWS) {
+                for first in (p.skip..p.len).step_by(ROWS) {
                     let rows = (p.len - first).min(ROWS);
                     let extent = first + rows;
                     let span = padded(extent);
@@ -353,7 +369,7 @@ impl Kernel for Backward<'_, '_> {
                     for i in 0..rows {
                         let at = p.query_at(head, first + i, row);
                         let delta = dot::<S>(grads.dout.add(at), grads.out.add(at), p.width);
-                        let lse = *grads.lse.add((p.start + first + i) * heads + head);
+                        let lse = *grads.lse.add(p.query_row(first + i) * heads + head);
                         let (pr, ds) = (probabilities.add(i * p.span), dscores.add(i * p.span));
                         let seen = first + i + 1;
                         for_vectors!(S, seen, |j, n| {
