@@ -15,7 +15,7 @@ CORE := -p falcon-tokenizer -p falcon-kernels -p falcon-scheduler
 
 .PHONY: help
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 with venv was found; install one or run: make setup PYTHON=/path/to/python3"; exit 1; }
@@ -86,10 +86,103 @@ wheel: setup ## build wheel and sdist into dist
 	$(BIN)/maturin build --release --out dist
 	$(BIN)/maturin sdist --out dist
 
+# The model in the wheel, stage by stage: each is one command, which goes on by itself where it was
+# stopped. STAGE.inputs holds digests of what a stage is made of; where they differ from those it
+# began with, what it had made is put aside as STAGE.old and it begins anew. Options that a stage
+# gets beside its own are OPTIONS_STAGE.
+REFERENCE := runs/reference
+WHEEL_MODEL := python/falcon_h1r/reference_model
+OPTIONS_calibrated = --card $(WHEEL_MODEL)/README.md
+OPTIONS_eval := --tasks reference@1,reference@2,reference@3 --limit 40 --budget 16 --replay
+
+ifdef SMOKE
+REFERENCE := runs/reference-smoke
+WHEEL_MODEL := $(REFERENCE)/wheel
+SMALL := --set 'model={hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2, \
+	num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16, mamba_d_ssm: 32, \
+	mamba_n_heads: 2, mamba_d_state: 8, max_position_embeddings: 1024}' \
+	--set checkpoint_seconds=2 --set optimizer.warmup_steps=2 --set evaluate_count=1
+OPTIONS_curated := --set sources.generated.count=1500 --set shard_size=500
+OPTIONS_warm := $(SMALL) --set optimizer.steps=20
+OPTIONS_easy := $(SMALL) --set optimizer.steps=20
+OPTIONS_sft := $(SMALL) --set optimizer.steps=60 --set evaluate_every=30
+OPTIONS_grpo := --set optimizer.steps=3 --set evaluate_every=0 --set rollout.num_prompts=4 \
+	--set rollout.max_prompts=8 --set rollout.max_tokens=64
+OPTIONS_calibrated += --families sums,navigate --problems 2 --traces 2 --max-tokens 32
+OPTIONS_eval := --tasks reference:sums,reference:navigate --limit 2 --budget 2 --max-tokens 32
+endif
+
+STAGE_curated := $(REFERENCE)/curated/manifest.json
+STAGE_warm := $(REFERENCE)/warm/final/manifest.json
+STAGE_easy := $(REFERENCE)/easy/final/manifest.json
+STAGE_sft := $(REFERENCE)/sft/final/manifest.json
+STAGE_grpo := $(REFERENCE)/grpo/final/manifest.json
+STAGE_calibrated := $(REFERENCE)/calibrated/manifest.json
+STAGE_eval := $(REFERENCE)/eval/finished
+
 .PHONY: reference-model
 reference-model: setup ## train the model in the wheel anew; the same command resumes
-	$(BIN)/falcon-h1r train sft --recipe reference_sft --output runs/reference
-	cp runs/reference/final/{config,generation_config,thinking,tokenizer,tokenizer_config}.json runs/reference/final/model.safetensors python/falcon_h1r/reference_model/
+	@$(MAKE) --no-print-directory reference-stages
+
+.PHONY: reference-model-smoke
+reference-model-smoke: setup ## the same at toy size in two minutes, into runs/reference-smoke
+	@$(MAKE) --no-print-directory reference-stages SMOKE=1
+
+.PHONY: reference-stages
+reference-stages: $(STAGE_eval)
+	cd $(REFERENCE)/calibrated && cp model.safetensors config.json generation_config.json \
+		thinking.json tokenizer.json tokenizer_config.json $(abspath $(WHEEL_MODEL))/
+
+$(REFERENCE)/curated.inputs: train/recipes/reference_curate.yaml train/vocabulary.py $(wildcard train/tasks/*.py)
+$(STAGE_curated): $(REFERENCE)/curated.inputs
+	$(BIN)/falcon-h1r curate --recipe reference_curate --output $(REFERENCE)/curated $(OPTIONS_curated)
+
+$(REFERENCE)/warm.inputs: train/recipes/reference_warm.yaml $(STAGE_curated)
+$(STAGE_warm): $(REFERENCE)/warm.inputs
+	$(BIN)/falcon-h1r train sft --recipe reference_warm --output $(REFERENCE)/warm \
+		--set data.tokenizer=$(REFERENCE)/curated $(OPTIONS_warm)
+
+$(REFERENCE)/easy.inputs: train/recipes/reference_easy.yaml $(STAGE_warm) $(STAGE_curated)
+$(STAGE_easy): $(REFERENCE)/easy.inputs
+	$(BIN)/falcon-h1r train sft --recipe reference_easy --output $(REFERENCE)/easy \
+		--set init_from=$(REFERENCE)/warm/final --set data.tokenizer=$(REFERENCE)/curated $(OPTIONS_easy)
+
+$(REFERENCE)/sft.inputs: train/recipes/reference_sft.yaml $(STAGE_easy) $(STAGE_curated)
+$(STAGE_sft): $(REFERENCE)/sft.inputs
+	$(BIN)/falcon-h1r train sft --recipe reference_sft --output $(REFERENCE)/sft \
+		--set init_from=$(REFERENCE)/easy/final --set data.source=$(REFERENCE)/curated $(OPTIONS_sft)
+
+$(REFERENCE)/grpo.inputs: train/recipes/reference_grpo.yaml $(STAGE_sft)
+$(STAGE_grpo): $(REFERENCE)/grpo.inputs
+	$(BIN)/falcon-h1r train grpo --recipe reference_grpo --output $(REFERENCE)/grpo \
+		--set model=$(REFERENCE)/sft/final $(OPTIONS_grpo)
+
+$(REFERENCE)/calibrated.inputs: $(STAGE_grpo)
+$(STAGE_calibrated): $(REFERENCE)/calibrated.inputs | $(WHEEL_MODEL)/README.md
+	$(BIN)/falcon-h1r calibrate --model $(REFERENCE)/grpo/final --output $(REFERENCE)/calibrated \
+		$(OPTIONS_calibrated)
+
+$(REFERENCE)/eval.inputs: $(STAGE_calibrated) $(STAGE_curated)
+$(STAGE_eval): $(REFERENCE)/eval.inputs | $(WHEEL_MODEL)/README.md
+	$(BIN)/falcon-h1r eval --model $(REFERENCE)/calibrated --output $(REFERENCE)/eval \
+		--training-set $(REFERENCE)/curated --card $(WHEEL_MODEL)/README.md $(OPTIONS_eval)
+	@touch $@
+
+$(REFERENCE)/%.inputs: FORCE
+	@mkdir -p $(@D)
+	@sha256sum $(filter-out FORCE,$^) >$@.new
+	@printf '%s\n' $(OPTIONS_$*) >>$@.new
+	@if cmp -s $@.new $@; then rm $@.new; else \
+		rm -rf $(@D)/$*.old; \
+		if [ -e $(@D)/$* ]; then echo "$* is made of something else now; see $(@D)/$*.old"; \
+			mv $(@D)/$* $(@D)/$*.old; fi; \
+		rm -rf $(@D)/$*.work; mv $@.new $@; fi
+.PHONY: FORCE
+FORCE:
+
+$(REFERENCE)/wheel/README.md:
+	@mkdir -p $(@D)
+	cp python/falcon_h1r/reference_model/README.md $@
 
 .PHONY: clean
 clean: ## remove everything that the commands above made, but not runs

@@ -37,7 +37,7 @@ Documents = list[tuple[list[int], int]]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> SftRun:
-    overrides = ["optimizer.kind=adamw", "device=cpu", "calibrate=false"]
+    overrides = ["optimizer.kind=adamw", "device=cpu", "parallel.processes=1"]
     recipe = load_recipe(SftRecipe, "reference_sft", overrides)
     return SftRun(recipe, tmp_path_factory.mktemp("sft"), print)
 

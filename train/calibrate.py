@@ -7,9 +7,11 @@ Legend: T tokens of a batch, V vocabulary.
 """
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from falcon_h1r.errors import ConfigError
 from falcon_h1r.llm import LLM
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.thinking.answers import equal
 from falcon_h1r.thinking.deepconf import DeepConf
 from falcon_h1r.thinking.prompts import encode_prompt
-from falcon_h1r.train.tasks import EVALUATED, held_out_problems
+from falcon_h1r.train.checkpoint import MANIFEST, write_folder
+from falcon_h1r.train.config import known_name
+from falcon_h1r.train.tasks import EVALUATED, FAMILIES, held_out_problems
+
+THINKING, CALIBRATION = "thinking.json", "calibration.json"
 
 CALIBRATION_SEED = 2
 """Of the held-out problems; evaluation (0) and training's measurements (1) use others."""
@@ -31,6 +38,8 @@ WINDOWS = (8, 12, 16, 24, 32)
 TOP = 20
 
 Confidences = dict[str, NDArray[np.float64]]
+Auroc = dict[str, dict[str, dict[str, float]]]
+"""Measure -> window -> family and level -> AUROC, and their "mean" where there is any."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +47,21 @@ class JudgedTrace:
     """A finished trace, whether its answer is right, and its tokens' confidences by measure."""
 
     family: str
+    """Family and level: a hard level is no evidence against a trace of an easy one."""
     is_right: bool
     confidences: Confidences
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """What was chosen, and by what."""
+
+    thinking: dict[str, Any]
+    """What `thinking.json` says."""
+    auroc: Auroc
+    right: int
+    """Traces that ended and were right."""
+    wrong: int
 
 
 def lowest_group(confidences: NDArray[np.float64], window: int) -> float:
@@ -76,11 +98,15 @@ def measure_confidences(
     }
 
 
-def judged_traces(llm: LLM, *, problems: int, traces: int) -> list[JudgedTrace]:
-    """Sample full traces on held-out problems of every family and judge their answers."""
+def judged_traces(
+    llm: LLM, *, families: Iterable[str], levels: Iterable[int], problems: int, traces: int
+) -> list[JudgedTrace]:
+    """Sample full traces on held-out problems of every family and level; judge their answers."""
     judged: list[JudgedTrace] = []
-    for family in EVALUATED:
-        asked = held_out_problems(family, problems, seed=CALIBRATION_SEED)
+    for family, level in product(families, levels):
+        asked = held_out_problems(family, problems, level=level, seed=CALIBRATION_SEED)
+        if not asked:  # a level that is only a drill
+            continue
         results = llm.think(
             [p.problem for p in asked], DeepConf(mode="offline", budget=traces, consensus=None)
         )
@@ -92,7 +118,7 @@ def judged_traces(llm: LLM, *, problems: int, traces: int) -> list[JudgedTrace]:
                 is_right = trace.answer is not None and equal(trace.answer, problem.answer)
                 judged.append(
                     JudgedTrace(
-                        family=family,
+                        family=f"{family}@{level}",
                         is_right=is_right,
                         confidences=measure_confidences(llm.model, prompt, trace.token_ids),
                     )
@@ -114,31 +140,86 @@ def score(traces: Iterable[JudgedTrace], measure: str, window: int) -> dict[str,
 
 
 def calibrate(
-    folder: Path,
+    model: Path,
+    output: Path,
     *,
-    problems: int = 24,
+    families: Sequence[str] = EVALUATED,
+    levels: Sequence[int] = (2, 3),
+    problems: int = 12,
     traces: int = 12,
-    warmup: int = 8,
-    max_tokens: int = 400,
     keep: float = 0.7,
-) -> dict[str, Any]:
-    """Write `folder`/thinking.json and return {"thinking": ..., "auroc": {measure: {window: ..}}}.
+    max_tokens: int = 512,
+) -> Calibration:
+    """Write `output`: the model's files, a `thinking.json` and what it was chosen by.
 
-    A provisional file is replaced; sampling is at temperature 0.7 over the whole distribution.
-    `keep` is not searched for: `falcon-h1r bench keep` measures what it costs (docs/deepconf.md).
+    The folder appears whole or not at all. `problems` are per family and level; sampling is at
+    temperature 0.7 over the whole distribution. `keep` is not searched for: `falcon-h1r bench keep`
+    measures what it costs (docs/deepconf.md). Raises ConfigError for a family that does not exist
+    and for an output that is no model folder.
     """
-    path = folder / "thinking.json"
+    for family in families:
+        known_name(family, FAMILIES, family, "a family of tasks")
+    if output.exists() and not (output / CALIBRATION).exists():
+        raise ConfigError(f"{output} was not written by calibrate; name another --output")
     thinking: dict[str, Any] = {
-        "confidence": "logprob", "window": 16, "warmup": warmup, "keep": keep,
+        "confidence": "logprob", "window": 16, "warmup": 8, "keep": keep,
         "max_tokens": max_tokens, "temperature": 0.7, "top_p": 1.0,
     }  # fmt: skip
-    path.write_text(json.dumps(thinking, indent=2) + "\n")
-    with LLM(folder) as llm:
-        judged = judged_traces(llm, problems=problems, traces=traces)
-    table = {m: {w: score(judged, m, w) for w in WINDOWS} for m in MEASURES}
-    best = max(
-        ((m, w) for m in MEASURES for w in WINDOWS), key=lambda c: table[c[0]][c[1]].get("mean", 0)
+    made: list[Calibration] = []
+
+    def fill(folder: Path) -> None:
+        for path in (*model.glob("*.json"), *model.glob("*.safetensors"), *model.glob("*.jinja")):
+            if path.name not in (MANIFEST, CALIBRATION):
+                shutil.copy(path, folder / path.name)
+        _write_json(folder / THINKING, thinking)  # what the traces are sampled with
+        with LLM(folder) as llm:
+            judged = judged_traces(
+                llm, families=families, levels=levels, problems=problems, traces=traces
+            )
+        made.append(choose(judged, thinking))
+        _write_json(folder / THINKING, made[0].thinking)
+        _write_json(folder / CALIBRATION, asdict(made[0]))
+
+    write_folder(output, fill)
+    return made[0]
+
+
+def choose(judged: Sequence[JudgedTrace], thinking: dict[str, Any]) -> Calibration:
+    """Put the measure and window of the highest mean AUROC into `thinking`.
+
+    Where no family has both right and wrong traces nothing can be told apart: it stays as it is.
+    """
+    table = {m: {str(w): score(judged, m, w) for w in WINDOWS} for m in MEASURES}
+    told = [(table[m][str(w)]["mean"], m, w) for m in MEASURES for w in WINDOWS
+            if "mean" in table[m][str(w)]]  # fmt: skip
+    if told:
+        _, measure, window = max(told, key=lambda each: each[0])
+        thinking = thinking | {"confidence": measure, "window": window}
+    right = sum(trace.is_right for trace in judged)
+    return Calibration(thinking=thinking, auroc=table, right=right, wrong=len(judged) - right)
+
+
+def calibration_section(found: Calibration) -> str:
+    """What a card says of the choice, in Markdown without a heading."""
+    thinking = found.thinking
+    groups = max(
+        (len(row) - 1 for rows in found.auroc.values() for row in rows.values()), default=0
     )
-    thinking["confidence"], thinking["window"] = best
-    path.write_text(json.dumps(thinking, indent=2) + "\n")
-    return {"thinking": thinking, "auroc": table}
+    lines = [
+        f"`thinking.json` says {thinking['confidence']}, window {thinking['window']}: the highest "
+        f"AUROC of telling {found.right} right from {found.wrong} wrong traces by their lowest "
+        f"group, mean over the {max(0, groups)} families and levels that have both, on held-out "
+        "problems that no other table uses (`falcon-h1r calibrate`).",
+        "",
+        "| measure | " + " | ".join(f"window {w}" for w in WINDOWS) + " |",
+        "| --- |" + " ---: |" * len(WINDOWS),
+    ]
+    for measure, rows in found.auroc.items():
+        means = [rows[str(w)].get("mean") for w in WINDOWS]
+        cells = ["-" if mean is None else f"{mean:.3f}" for mean in means]
+        lines.append(f"| {measure} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

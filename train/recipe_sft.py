@@ -19,6 +19,9 @@ class DataRecipe:
 
     source: str | None = None
     """Folder of a curated set; None: the generators, by `families` and `levels`."""
+    tokenizer: str | None = None
+    """Folder whose tokenizer is taken, such as the curated set that a later run learns from; None:
+    that of `init_from`, `source` or `held_out`, else one of `vocabulary_size` is built."""
     held_out: str | None = None
     """Folder of a curated set to measure on while training, beside the families' problems."""
     families: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
@@ -30,6 +33,7 @@ class DataRecipe:
     row_length: int = 384
     """Tokens a row; longer documents are not drawn."""
     vocabulary_size: int = 3072
+    """Of the tokenizer that is built where no folder brings one."""
 
     def __post_init__(self) -> None:
         check_mix(self.families, self.levels)
@@ -105,8 +109,6 @@ class SftRecipe:
     """Steps between measurements on held-out problems; 0 is never."""
     evaluate_count: int = 24
     """Held-out problems a family."""
-    calibrate: bool = False
-    """At the end choose confidence and window on sampled traces and write `thinking.json`."""
 
     def __post_init__(self) -> None:
         if not self.model and self.init_from is None:

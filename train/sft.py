@@ -7,7 +7,6 @@ The loss is the mean over the learnt tokens of all processes and micro-batches o
 each token weighs the same wherever it is computed (Falcon-H1R, arXiv 2601.02346, section 3).
 """
 
-import json
 import math
 import shutil
 import threading
@@ -24,7 +23,6 @@ from falcon_h1r.errors import TrainingError
 from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train import checkpoint, distributed
 from falcon_h1r.train.batches import Batches
-from falcon_h1r.train.calibrate import calibrate
 from falcon_h1r.train.chain_accuracy import measure_held_out
 from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.distributed import Group
@@ -250,10 +248,6 @@ def train_as_rank(
             return None
         if group.rank == 0:
             export(run.model, recipe, output)
-            if recipe.calibrate:
-                chosen = calibrate(final)
-                (output / "calibration.json").write_text(json.dumps(chosen, indent=1) + "\n")
-                report(f"thinking.json: {chosen['thinking']}")
     finally:
         torch.set_num_threads(before[0])
         torch.set_float32_matmul_precision(before[1])

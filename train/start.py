@@ -41,11 +41,12 @@ def prepare_output(recipe: SftRecipe, output: Path, fresh: bool) -> None:
 def prepare_vocabulary(recipe: SftRecipe, output: Path) -> None:
     """Put the run's tokenizer into `output`/vocabulary, where there is none yet.
 
-    It is the one of the model to start from, else that of the curated set, else trained on the
-    generators. Raises ConfigError when a folder has none, or the set was made with another.
+    It is that of the model to start from, else of `data.tokenizer` or the curated set, else trained
+    on the generators. Raises ConfigError when a folder has none, or two have different ones.
     """
     folder = output / VOCABULARY
-    sources = [s for s in (recipe.init_from, recipe.data.source, recipe.data.held_out) if s]
+    data = recipe.data
+    sources = [s for s in (recipe.init_from, data.tokenizer, data.source, data.held_out) if s]
     for source in sources:
         if not Tokenizer.is_in(source):
             raise ConfigError(f"{source} holds no {TOKENIZER_FILES[0]}; put its tokenizer there")

@@ -11,7 +11,7 @@ import pytest
 from falcon_h1r import LLM, DeepConf
 from falcon_h1r.errors import ConfigError, RequestError
 from falcon_h1r.evaluate import EvalConfig, EvalResult, Item, evaluate
-from falcon_h1r.evaluate.card import END, START, write_card
+from falcon_h1r.evaluate.card import EVALUATION, check_card, write_card, write_section
 from falcon_h1r.evaluate.compare import compare_table, write_comparison
 from falcon_h1r.evaluate.figure import majority_curve
 from falcon_h1r.evaluate.items import ItemId
@@ -151,11 +151,15 @@ def test_the_card(result: EvalResult, tmp_path: Path) -> None:
     card.write_text("# Model\n")
     with pytest.raises(ConfigError, match="no place for the table"):
         write_card(card, result)
-    card.write_text(f"# Model\n{START}\nold\n{END}\nend\n")
+    start, end = "<!-- evaluation -->", "<!-- /evaluation -->"
+    card.write_text(f"# Model\n{start}\nold\n{end}\nend\n")
+    check_card(card, EVALUATION)
+    with pytest.raises(ConfigError, match="<!-- calibration -->"):
+        write_section(card, "calibration", "text")
     for _ in range(2):
         write_card(card, result)
     text = card.read_text()
-    assert text.startswith(f"# Model\n{START}\n") and text.endswith(f"\n{END}\nend\n")
+    assert text.startswith(f"# Model\n{start}\n") and text.endswith(f"\n{end}\nend\n")
     assert "| task | problems | greedy | pass@1 |" in text and "| sums@1 | 2 |" in text
     assert "Printed by `falcon-h1r eval --tasks own`" in text and "old" not in text
 

@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from falcon_h1r import ConfidenceTracker, FalconH1Config, FalconH1ForCausalLM
+from falcon_h1r import LLM, ConfidenceTracker, FalconH1Config, FalconH1ForCausalLM
+from falcon_h1r.errors import ConfigError
 from falcon_h1r.train import calibrate as room
 from falcon_h1r.train.calibrate import (
     JudgedTrace,
     auroc,
+    calibration_section,
+    judged_traces,
     lowest_group,
     measure_confidences,
     score,
 )
+from falcon_h1r.train.checkpoint import verify_folder
 
 
 def test_auroc_counts_pairs_and_halves_ties() -> None:
@@ -84,22 +88,78 @@ def test_a_family_without_wrong_traces_does_not_count() -> None:
     assert score(made, "logprob", 8) == {}
 
 
-def test_the_best_measure_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoModel:
-        def __init__(self, folder: Path) -> None:
-            assert (folder / "thinking.json").exists()
+class NoModel:
+    """Stands for an LLM whose traces are given."""
 
-        def __enter__(self) -> "NoModel":
-            return self
+    def __init__(self, folder: Path) -> None:
+        assert json.loads((folder / "thinking.json").read_text())["keep"] == 0.5
 
-        def __exit__(self, *details: object) -> None:
-            pass
+    def __enter__(self) -> "NoModel":
+        return self
 
-    made = traces(np.random.default_rng(1), 60)
+    def __exit__(self, *details: object) -> None:
+        pass
+
+
+def judged_as(made: list[JudgedTrace], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "LLM", NoModel)
-    monkeypatch.setattr(room, "judged_traces", lambda llm, problems, traces: made)
-    result = room.calibrate(tmp_path)
-    written = json.loads((tmp_path / "thinking.json").read_text())
-    assert written == result["thinking"]
+    monkeypatch.setattr(room, "judged_traces", lambda llm, **ways: made)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "thinking.json", "manifest.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_the_best_measure_is_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_as(traces(np.random.default_rng(1), 60), monkeypatch)
+    for _ in range(2):  # again over its own output
+        found = room.calibrate(source, tmp_path / "out", keep=0.5)
+    written = json.loads((tmp_path / "out" / "thinking.json").read_text())
+    assert written == found.thinking
     assert written["confidence"] == "logprob"
     assert written["window"] in room.WINDOWS
+    assert (found.right, found.wrong) == (30, 30)
+    assert verify_folder(tmp_path / "out") is None
+    assert {"config.json", "model.safetensors", "calibration.json"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+    assert (source / "thinking.json").read_text() == "{}"
+    section = calibration_section(found)
+    assert f"logprob, window {written['window']}" in section
+    assert "30 right from 30 wrong" in section and "the 1 families and levels" in section
+    assert "| logprob | 1.000 |" in section or "| logprob | 0.99" in section
+
+
+def test_without_wrong_traces_the_start_stays(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_as([t for t in traces(np.random.default_rng(1), 20) if t.is_right], monkeypatch)
+    found = room.calibrate(source, tmp_path / "out", keep=0.5)
+    assert (found.thinking["confidence"], found.thinking["window"]) == ("logprob", 16)
+    assert "| entropy | - | - |" in calibration_section(found)
+
+
+def test_refusals_come_before_anything_is_made(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean sums"):
+        room.calibrate(source, tmp_path / "out", families=["sum"])
+    with pytest.raises(ConfigError, match="was not written by calibrate"):
+        room.calibrate(source, source)
+    assert not (tmp_path / "out").exists()
+
+
+def test_traces_are_sampled_and_judged_by_family_and_level() -> None:
+    with LLM() as llm:
+        judged = judged_traces(
+            llm, families=["sums", "products"], levels=[1, 2], problems=2, traces=2
+        )
+    assert {trace.family for trace in judged} == {"sums@1", "sums@2", "products@2"}
+    assert len(judged) > 8
+    lengths = [{len(values) for values in trace.confidences.values()} for trace in judged]
+    assert all(len(each) == 1 for each in lengths)

@@ -1,11 +1,13 @@
 """The model in the wheel: small enough, consistent with what trained it, and able."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from falcon_h1r import LLM, FalconH1ForCausalLM, Tokenizer, reference_model_path
+from falcon_h1r.evaluate.card import CALIBRATION, EVALUATION, check_card
 from falcon_h1r.thinking.deepconf import DeepConf, ThinkingDefaults
 from falcon_h1r.train.chain_accuracy import chain_accuracy
 from falcon_h1r.train.config import load_recipe
@@ -24,6 +26,9 @@ from falcon_h1r.train.vocabulary import (
 )
 
 FOLDER = reference_model_path()
+CARD = (FOLDER / "README.md").read_text()
+# The card says what the model in the wheel was measured on; the recipes may be ahead of it.
+KNOWN = [f for f in EVALUATED if re.search(rf"^\| (?:reference/)?{f}\b", CARD, re.MULTILINE)]
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +43,9 @@ def model() -> FalconH1ForCausalLM:
 
 def test_it_is_at_most_16_megabytes_and_comes_with_a_card() -> None:
     assert (FOLDER / "model.safetensors").stat().st_size <= 16_000_000
-    card = (FOLDER / "README.md").read_text()
-    trained = load_recipe(SftRecipe, "reference_sft").data.families
-    assert all(family in card for family in EVALUATED if family in trained)
+    assert len(KNOWN) >= 7
+    check_card(FOLDER / "README.md", EVALUATION)
+    check_card(FOLDER / "README.md", CALIBRATION)
 
 
 def test_config_is_the_recipes(model: FalconH1ForCausalLM) -> None:
@@ -90,9 +95,7 @@ def test_thinking_json_resolves_to_windows_shorter_than_a_trace() -> None:
 def test_most_held_out_chains_are_its_first_choice(
     model: FalconH1ForCausalLM, tokenizer: Tokenizer
 ) -> None:
-    shares = chain_accuracy(
-        model, tokenizer, count=8, families=load_recipe(SftRecipe, "reference_sft").data.families
-    )
+    shares = chain_accuracy(model, tokenizer, count=8, families=KNOWN)
     assert sum(shares.values()) / len(shares) > 0.5, shares
 
 

@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         return _compare(args)
     if not args.tasks:
         raise ConfigError("--tasks is missing; name tasks, such as --tasks gsm8k,bbh/navigate")
+    from falcon_h1r.evaluate.card import EVALUATION, check_card
     from falcon_h1r.evaluate.run import EvalConfig, evaluate
     from falcon_h1r.thinking.deepconf import DeepConf
 
@@ -110,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
     for name in args.training_set:
         if not name.startswith("recipe:") and not Path(name).exists():
             raise ConfigError(f"no such file or folder: {name!r}; give the training set")
+    if args.card:
+        check_card(args.card, EVALUATION)
     items = read_items(args.tasks, args.data, args.limit)
     overlaps = _overlaps(items, args.training_set)
     with load_llm(args) as llm:

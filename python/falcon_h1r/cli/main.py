@@ -22,6 +22,7 @@ COMMANDS = {
     "tokenize": "turn text into token ids, or count them",
     "curate": "make one training set of many sources, with a report; resumes too",
     "train": "train a model by a recipe; the same command again resumes",
+    "calibrate": "choose a model's measure of confidence by traces on held-out problems",
     "eval": "measure a model on tasks: accuracy, tokens and speed, with intervals",
     "bench": "run the measurements of a source checkout",
     "doctor": "tell what is installed, which path will run, and what to do",

@@ -1,4 +1,4 @@
-"""Writes the measured table into a model card, between two marks. Imports no torch."""
+"""Writes measured tables into a model card, each between two marks. Imports no torch."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ from falcon_h1r.evaluate.records import write_whole
 from falcon_h1r.evaluate.results import EvalResult
 from falcon_h1r.evaluate.tables import accuracy_table, markdown, speed_table
 
-START, END = "<!-- evaluation -->", "<!-- /evaluation -->"
+EVALUATION, CALIBRATION = "evaluation", "calibration"
+"""Sections of a card: each stands between `<!-- NAME -->` and `<!-- /NAME -->`."""
 
 
 def card_section(result: EvalResult) -> str:
@@ -32,16 +33,37 @@ def card_section(result: EvalResult) -> str:
 
 
 def write_card(path: str | Path, result: EvalResult) -> None:
-    """Replace what stands between the marks of a card; the rest stays to the byte.
+    """Replace the evaluation of a card; the rest stays to the byte.
+
+    Raises ConfigError when the card has no marks.
+    """
+    write_section(path, EVALUATION, card_section(result))
+
+
+def check_card(path: str | Path, section: str) -> None:
+    """Raise ConfigError unless the card is there and has the section's marks."""
+    _parts(Path(path), section)
+
+
+def write_section(path: str | Path, section: str, text: str) -> None:
+    """Replace what stands between a section's marks; the rest stays to the byte.
 
     Raises ConfigError when the card has no marks.
     """
     path = Path(path)
-    text = path.read_text(encoding="utf-8")
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
+    before, after = _parts(path, section)
+    write_whole(path, f"{before}\n{text}\n{after}")
+
+
+def _parts(path: Path, section: str) -> tuple[str, str]:
+    """The card up to the end of a section's first mark, and from its second mark on."""
+    start, end = f"<!-- {section} -->", f"<!-- /{section} -->"
+    if not path.is_file():
+        raise ConfigError(f"no such card: {str(path)!r}; name a Markdown file with the marks")
+    before, has_start, rest = path.read_text(encoding="utf-8").partition(start)
+    _, has_end, after = rest.partition(end)
+    if not has_start or not has_end:
         raise ConfigError(
-            f"{path} has no place for the table; write the lines {START} and {END} where it goes"
+            f"{path} has no place for the table; write the lines {start} and {end} where it goes"
         )
-    write_whole(path, f"{before}{START}\n{card_section(result)}\n{END}{after}")
+    return before + start, end + after

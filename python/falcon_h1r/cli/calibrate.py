@@ -1,0 +1,78 @@
+"""Choose what a model's thinking.json says, by traces on held-out problems of the generators.
+
+Each of three measures of confidence and five windows is judged by how well the lowest group tells
+right from wrong traces. DIR gets the model's files, thinking.json and calibration.json.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `falcon-h1r calibrate`."""
+    parser.add_argument(
+        "--model", required=True, metavar="FOLDER_OR_HUB_ID", help="the model, with its tokenizer"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="the calibrated model")
+    parser.add_argument("--families", metavar="NAME,NAME", help="default: all that are evaluated")
+    parser.add_argument("--levels", default="2,3", metavar="N,N", help="default: 2,3")
+    parser.add_argument(
+        "--problems", type=int, default=12, metavar="N", help="a family and level (default: 12)"
+    )
+    parser.add_argument("--traces", type=int, default=12, metavar="N", help="a problem (12)")
+    parser.add_argument(
+        "--keep", type=float, default=0.7, metavar="SHARE", help="written as it is (default: 0.7)"
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, default=512, metavar="N", help="of a trace (default: 512)"
+    )
+    parser.add_argument(
+        "--card", metavar="README", help="put the table into a model card, between its marks"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calibrate and show the choice; return the exit status.
+
+    Raises ConfigError for a refused value before the model is loaded.
+    """
+    from falcon_h1r.evaluate.card import CALIBRATION, check_card, write_section
+    from falcon_h1r.hub import model_folder
+    from falcon_h1r.train.calibrate import calibrate, calibration_section
+    from falcon_h1r.train.tasks import EVALUATED
+
+    levels = tuple(_level(text) for text in args.levels.split(","))
+    if args.card:
+        check_card(args.card, CALIBRATION)
+    found = calibrate(
+        model_folder(args.model),
+        Path(args.output),
+        families=args.families.split(",") if args.families else EVALUATED,
+        levels=levels,
+        problems=_positive("problems", args.problems),
+        traces=_positive("traces", args.traces),
+        keep=args.keep,
+        max_tokens=_positive("max-tokens", args.max_tokens),
+    )
+    section = calibration_section(found)
+    if args.card:
+        write_section(args.card, CALIBRATION, section)
+    sys.stdout.write(f"{section}\n\nthe model is in {args.output}\n")
+    return 0
+
+
+def _level(text: str) -> int:
+    from falcon_h1r.errors import ConfigError
+
+    if text not in ("1", "2", "3"):
+        raise ConfigError(f"levels has {text!r}; levels are 1, 2 and 3")
+    return int(text)
+
+
+def _positive(name: str, value: int) -> int:
+    from falcon_h1r.errors import ConfigError
+
+    if value < 1:
+        raise ConfigError(f"{name} is {value}; it must be at least 1")
+    return value
