@@ -7,7 +7,14 @@ from random import Random
 import numpy as np
 import pytest
 
-from falcon_h1r.evaluate.statistics import difference, mean, pass_at_k, share_saved
+from falcon_h1r.evaluate.statistics import (
+    difference,
+    difference_of_runs,
+    mean,
+    mean_of_runs,
+    pass_at_k,
+    share_saved,
+)
 
 
 def test_pass_at_k_is_the_share_of_subsets() -> None:
@@ -65,3 +72,31 @@ def test_share_saved_is_of_the_sums() -> None:
 def test_nothing_is_not_a_number() -> None:
     assert all(math.isnan(x) for x in [*mean([]), *difference([], []), *share_saved([], [])])
     assert mean(np.array([0.25])).value == 0.25
+
+
+def test_one_run_is_the_plain_estimate() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.integers(0, 2, (2, 1, 40)).astype(float)
+    assert mean_of_runs(ours) == mean(ours[0])
+    assert difference_of_runs(ours, theirs) == difference(ours[0], theirs[0])
+
+
+def test_the_interval_of_runs_holds_what_another_seed_would_change() -> None:
+    problems = np.random.default_rng(1).normal(0, 0.01, (1, 500))
+    seeds = np.array([[-0.1], [0.0], [0.1]])
+    value, low, high = difference_of_runs(problems + seeds, np.zeros((1, 500)))
+    assert value == pytest.approx(problems.mean())
+    assert low < -0.05
+    assert high > 0.05
+    _, low, high = difference_of_runs(np.tile(problems, (3, 1)), np.zeros((1, 500)))
+    assert high - low < 0.01
+    assert difference_of_runs(problems + seeds, problems + seeds).value == 0.0
+
+
+def test_runs_are_paired() -> None:
+    rng = np.random.default_rng(2)
+    theirs = rng.random((3, 200))
+    ours = theirs + 0.05
+    assert difference_of_runs(ours, theirs) == pytest.approx((0.05, 0.05, 0.05))
+    _, low, high = difference_of_runs(ours, theirs[:, rng.permutation(200)])
+    assert high - low > 0.02

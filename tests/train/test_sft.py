@@ -161,6 +161,7 @@ def test_an_unknown_recipe_and_broken_yaml_are_refused(tmp_path: Path) -> None:
 def test_shipped_recipes_load() -> None:
     assert load_recipe(SftRecipe, "reference_sft").optimizer.steps > 1000
     assert load_recipe(SftRecipe, "smoke_sft").optimizer.steps < 200
+    assert load_recipe(SftRecipe, "continue_sft").init_from is not None
 
 
 def test_orthogonalize_drives_singular_values_towards_one() -> None:

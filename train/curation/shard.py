@@ -196,7 +196,7 @@ class ShardWorker:
                 counts.rollouts.update(problems=1, rollouts=len(tried), right=right)
                 proposals = distilled(draft, tried, limit)
                 counts.augmented["distil|proposed"] += right if limit else 0
-            if draft.thought:
+            if draft.thought or not self.recipe.filters.empty_thought:
                 rated.append(draft)
             elif not proposals:
                 self._drop(counts, "empty thought", draft.source, draft.where)

@@ -19,6 +19,7 @@ _BLOCK = 1 << 22
 """Most indices drawn at a time."""
 
 Values = Sequence[float] | npt.NDArray[np.float64]
+Runs = Sequence[Values] | npt.NDArray[np.float64]
 
 
 class Estimate(NamedTuple):
@@ -65,6 +66,31 @@ def difference(ours: Values, theirs: Values, seed: int = 0) -> Estimate:
     return Estimate(value, *_interval(_resampled(data, seed)))
 
 
+def mean_of_runs(values: Runs, seed: int = 0) -> Estimate:
+    """Return the mean of values in [0, 1], a row a run and a column a problem, with its interval.
+
+    Both runs and problems are drawn: the interval holds what another seed of training and other
+    problems would change. Of three runs it is a coarse one; of one run it is `mean`'s.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if len(data) == 1 or data.size == 0 or np.ptp(data) == 0:
+        return mean(data.mean(axis=0) if data.size else [], seed)
+    return Estimate(float(data.mean()), *_interval(_resampled_runs(data, seed)))
+
+
+def difference_of_runs(ours: Runs, theirs: Runs, seed: int = 0) -> Estimate:
+    """Return mean(ours - theirs), rows runs and columns problems, with its interval.
+
+    Row i of both is of one seed, column j of both of one problem; one row on a side stands beside
+    each of the other's. Runs and problems are drawn as in `mean_of_runs`.
+    """
+    data = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    if len(data) == 1 or data.size == 0 or np.ptp(data) == 0:
+        rows = data.mean(axis=0) if data.size else np.empty(0)
+        return difference(rows, np.zeros(len(rows)), seed)
+    return Estimate(float(data.mean()), *_interval(_resampled_runs(data, seed)))
+
+
 def share_saved(spent: Values, full: Values, seed: int = 0) -> Estimate:
     """Return 1 - sum(spent) / sum(full) over the same problems, with its interval."""
     top, bottom = np.asarray(spent, dtype=np.float64), np.asarray(full, dtype=np.float64)
@@ -86,6 +112,17 @@ def _resampled(values: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.flo
         drawn = rng.integers(0, count, (min(rows, SAMPLES - start), count))
         means.append(values[drawn].mean(axis=1))
     return np.concatenate(means)
+
+
+def _resampled_runs(values: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.float64]:
+    """Return `SAMPLES` means over rows and columns, both drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    num_runs, count = values.shape
+    means = np.empty(SAMPLES)
+    for i in range(SAMPLES):
+        rows = values[rng.integers(0, num_runs, num_runs)].mean(axis=0)
+        means[i] = rows[rng.integers(0, count, count)].mean()
+    return means
 
 
 def _interval(samples: npt.NDArray[np.float64]) -> tuple[float, float]:
