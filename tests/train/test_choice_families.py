@@ -111,11 +111,11 @@ def test_the_chain_of_a_deduction_joins_pairs_and_places_them() -> None:
         for letter, name in zip("ABCDE", ("Ola", "Pim", "Quo", "Ras", "Tum"), strict=True)
     )
     assert think(read_deduction(text)).split("\n") == [
-        "- Quo C finished above Ras D:<aC<D",
-        "- Pim B finished above Quo C:<bB<C",
-        "- Ola A finished last:1 of 5=5,A5A",
-        "- Tum E finished below Pim B:>cB<E",
-        "- Tum E finished above Quo C:<dE<C",
+        "- Quo=C finished above Ras=D:<aC<D",
+        "- Pim=B finished above Quo=C:<bB<C",
+        "- Ola=A finished last:1 of 5=5,A5A",
+        "- Tum=E finished below Pim=B:>cB<E",
+        "- Tum=E finished above Quo=C:<dE<C",
         "aC<D:C<D",
         "bB<C:B<C<D",
         "cB<E:B<C<D B<E",
@@ -186,9 +186,9 @@ def test_a_chain_of_reasoning_ends_in_a_contradiction_or_stays_open() -> None:
     reader, stated, conclusion = read_argument(text + tail)
     chain = formal_fallacies.think(reader.sentences, reader.predicates, [*stated, conclusion])
     assert chain == [
-        "- First, every uncle of Ola A is a fan of Pim B:a-A+B",
-        "- Second, no fan of Pim B is a son of Quo C:b-B-C",
-        "- Hence, no uncle of Ola A is a son of Quo C:-A-C",
+        "- First, every uncle of Ola=A is a fan of Pim=B:a-A+B",
+        "- Second, no fan of Pim=B is a son of Quo=C:b-B-C",
+        "- Hence, no uncle of Ola=A is a son of Quo=C:-A-C",
         "but A1 C1", "A1C1", "a-A1+B_:A1C1B1", "a-A1+B1", "b-B1-C1:!",
     ]  # fmt: skip
     turned = text.replace("no uncle of Ola is a son", "every uncle of Ola is a son") + tail

@@ -7,9 +7,9 @@ gathered. Then the disjunctions are gone through, each with what is known of its
 a single part left, the others being false, gives a new fact and a new start. A disjunction with
 nothing left ("!") ends a valid argument; if all were gone through ("open"), it is invalid:
 
-    - First, every cousin of Ola A is a fan of FC Pim B:a-A+B
-    - Hence, whoever is not a fan of FC Pim B is not a cousin of Ola A:+B-A
-    but B0A1
+    - First, every cousin of Ola=A is a fan of FC Pim=B:a-A+B
+    - Hence, whoever is not a fan of FC Pim=B is not a cousin of Ola=A:+B-A
+    but B0 A1
     B0A1
     a-A1+B0:!
 """

@@ -33,7 +33,7 @@ def quote(sentence: str, predicates: list[str]) -> str:
     pattern = "|".join(re.escape(p) for p in longest)
     return re.sub(
         rf"(?<![\w-])(?:{pattern})(?![\w-])",
-        lambda match: f"{match[0]} {LETTERS[predicates.index(match[0])]}",
+        lambda match: f"{match[0]}={LETTERS[predicates.index(match[0])]}",
         sentence,
     )
 

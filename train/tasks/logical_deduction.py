@@ -7,10 +7,10 @@ the relation and a lettered pair, the lower one first, or to a slot (counted fro
 row of all slots follows, and every chain with the slots that are free for it, which places it if
 they are as many ("?" if not). The last lines are the place asked for and its slot:
 
-    - Uflaclier A finished below Upailjonnn D:>aD<A
-    - Trebaikraund C finished third:C3C
-    - Igor E finished above Lola B:<bE<B
-    - Uflaclier A finished above Igor E:<cA<E
+    - Uflaclier=A finished below Upailjonnn=D:>aD<A
+    - Trebaikraund=C finished third:C3C
+    - Igor=E finished above Lola=B:<bE<B
+    - Uflaclier=A finished above Igor=E:<cA<E
     aD<A:D<A
     bE<B:D<A E<B
     cA<E:D<A<E<B
@@ -146,11 +146,11 @@ def _counted(text: str, slot: int, count: int) -> str:
 
 
 def _quote(sentence: str, fact: Fact, nouns: list[str]) -> str:
-    """A statement with letters beside its objects: "The owl A is to the left of the robin C"."""
+    """A statement with letters beside its objects: "The owl=A is to the left of the robin=C"."""
     one = nouns[fact[0]]
     end = sentence.index(one) + len(one)
-    text = f"{sentence[:end]} {LETTERS[fact[0]]}{sentence[end:]}"
-    return text if len(fact) == 2 else f"{text} {LETTERS[fact[2]]}"
+    text = f"{sentence[:end]}={LETTERS[fact[0]]}{sentence[end:]}"
+    return text if len(fact) == 2 else f"{text}={LETTERS[fact[2]]}"
 
 
 def think(deduction: Deduction) -> str:
