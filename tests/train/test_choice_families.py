@@ -118,8 +118,8 @@ def test_the_chain_of_a_deduction_joins_pairs_and_places_them() -> None:
         "- Tum=E finished above Quo=C:<dE<C",
         "aC<D:C<D",
         "bB<C:B<C<D",
-        "cB<E:B<C<D B<E",
-        "dE<C:B<C<D B<E E<C",
+        "cB<E:B<C<D,B<E",
+        "dE<C:B<C<D,B<E,E<C",
         "1_2_3_4_5A",
         "B<C<D:1234?",
         "B<E:1234?",
@@ -189,7 +189,7 @@ def test_a_chain_of_reasoning_ends_in_a_contradiction_or_stays_open() -> None:
         "- First, every uncle of Ola=A is a fan of Pim=B:a-A+B",
         "- Second, no fan of Pim=B is a son of Quo=C:b-B-C",
         "- Hence, no uncle of Ola=A is a son of Quo=C:-A-C",
-        "but A1 C1", "A1C1", "a-A1+B_:A1C1B1", "a-A1+B1", "b-B1-C1:!",
+        "but:A1,C1", "A1C1", "a-A1+B_:A1C1B1", "a-A1+B1", "b-B1-C1:!",
     ]  # fmt: skip
     turned = text.replace("no uncle of Ola is a son", "every uncle of Ola is a son") + tail
     assert formal_fallacies.solve(text + tail) == "valid"

@@ -129,7 +129,7 @@ def join_lines(facts: list[Fact]) -> tuple[list[str], list[Chain]]:
         said = "<".join(LETTERS[i] + str(slots.get(i, "")) for i in pair)
         low, high = (str(slots.get(i, LETTERS[i])) for i in pair)
         chains = join(chains, low, high)
-        shown = " ".join("<".join(c) for c in chains) or "_"
+        shown = ",".join("<".join(c) for c in chains) or "_"
         lines.append(f"{sign}{said}:{shown}")
     return lines, chains
 

@@ -9,7 +9,7 @@ nothing left ("!") ends a valid argument; if all were gone through ("open"), it 
 
     - First, every cousin of Ola=A is a fan of FC Pim=B:a-A+B
     - Hence, whoever is not a fan of FC Pim=B is not a cousin of Ola=A:+B-A
-    but B0 A1
+    but:B0,A1
     B0A1
     a-A1+B0:!
 """
@@ -264,7 +264,7 @@ def solve(text: str) -> str:
 
 
 def _read_clauses(text: str) -> list[Parts]:
-    """The disjunctions and facts of "a-A+B b+C-D", "-A,+B" or "A1B0"; without known values."""
+    """The disjunctions and facts of "a-A+B,b+C-D" or "A1B0"; without known values."""
     found = []
     for word in re.split(r"[ ,]", text):
         if "+" in word or "-" in word:
@@ -295,7 +295,6 @@ def verify(problem: Problem) -> bool:
             fit = [f for f in fit if not conclusion.holds(f)]
             continue
         text = line.rpartition(":")[2] if k < len(premises) else line.replace(":", " ")
-        stated = _read_clauses(text.removeprefix("but ").rstrip("!"))
-        if not all(p.holds(f) for p in stated for f in fit):
+        if not all(p.holds(f) for p in _read_clauses(text) for f in fit):
             return False
     return lines == think(reader.sentences, reader.predicates, [*premises, conclusion])

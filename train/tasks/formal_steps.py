@@ -60,7 +60,7 @@ class _Chain:
             i, positive = clause[0]
             if self.known.setdefault(i, positive) != positive:
                 self.against = clause[0]
-        return " ".join(parts)
+        return ",".join(parts)
 
     def draw(self) -> bool:
         """Look at the clauses from the first on, again after each new fact; True: impossible."""
@@ -93,7 +93,7 @@ def think(sentences: list[str], predicates: list[str], statements: list[Statemen
     conclusion = statements[-1]
     claim = ",".join(map(letters, _unique(conclusion.clauses())))
     chain.lines.append(f"- {quote(sentences[-1], predicates)}:{claim}")
-    chain.lines.append(f"but {chain.say(_unique(conclusion.denied_clauses()))}")
+    chain.lines.append(f"but:{chain.say(_unique(conclusion.denied_clauses()))}")
     if chain.against is not None:
         chain.lines.append(f"{_facts(chain.known)}{_facts(dict([chain.against]))}!")
         return chain.lines

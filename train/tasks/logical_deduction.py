@@ -12,7 +12,7 @@ they are as many ("?" if not). The last lines are the place asked for and its sl
     - Igor=E finished above Lola=B:<bE<B
     - Uflaclier=A finished above Igor=E:<cA<E
     aD<A:D<A
-    bE<B:D<A E<B
+    bE<B:D<A,E<B
     cA<E:D<A<E<B
     1_2_3C4_5_
     D<A<E<B:1245:1D2A3C4E5B
