@@ -58,6 +58,15 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(was_on)
 
 
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Say that `path` could not be written, and what to do: TrainingError for OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(f"could not write {path}: {error}; make room and resume") from error
+
+
 def finite(value: Any) -> Any:
     """The value with NaN and infinities, which JSON cannot hold, as None."""
     if isinstance(value, float):
@@ -80,7 +89,8 @@ class MetricsLog:
     """`metrics.jsonl`, one line a step, and TensorBoard's event files where asked for.
 
     A context manager. Lines of steps from `first_step` on, and a torn last line, are dropped at
-    the start: those steps are about to run again, and every step stands in the file once.
+    the start: those steps are about to run again, and every step stands in the file once. Raises
+    TrainingError when the disk refuses.
     """
 
     def __init__(self, folder: Path, first_step: int, tensorboard: bool = False) -> None:
@@ -88,8 +98,9 @@ class MetricsLog:
         self.board: Any = None
         if tensorboard:
             self.board = _summary_writer(folder / "tensorboard", first_step)
-        self._trim(first_step)
-        self.file = self.path.open("a", encoding="utf-8")
+        with disk_errors(self.path):
+            self._trim(first_step)
+            self.file = self.path.open("a", encoding="utf-8")
 
     def _trim(self, first_step: int) -> None:
         if not self.path.exists():
@@ -105,18 +116,20 @@ class MetricsLog:
 
         Raises TrainingError when the disk refuses.
         """
-        try:
+        with disk_errors(self.path):
             self.file.write(json.dumps({"step": step, **finite(values)}, allow_nan=False) + "\n")
             self.file.flush()
-        except OSError as error:
-            raise TrainingError(f"could not write {self.path}: {error}; free some space") from error
         if self.board is not None:
             for name, value in _numbers(values):
                 self.board.add_scalar(name, value, step)
 
     def sync(self) -> None:
-        """Force the lines to the disk; call it before a checkpoint that counts on them."""
-        os.fsync(self.file.fileno())
+        """Force the lines to the disk; call it before a checkpoint that counts on them.
+
+        Raises TrainingError when the disk refuses.
+        """
+        with disk_errors(self.path):
+            os.fsync(self.file.fileno())
         if self.board is not None:
             self.board.flush()
 

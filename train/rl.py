@@ -38,6 +38,7 @@ from falcon_h1r.train.loop import (
     MetricsLog,
     Progress,
     Report,
+    disk_errors,
     flushed_denormals,
     stop_on_interrupt,
 )
@@ -78,7 +79,7 @@ class RlRun:
         self.optimizer = make_optimizer(self.learnt, recipe.optimizer)
         self.engine = self._make_engine()
         self.supply = Supply()
-        self.step = self.num_updates = self.num_tokens = 0
+        self.step = self.num_updates = self.num_tokens = self.skipped = 0
         self.seconds = 0.0
         self.verdicts = Verdicts(output / VERDICTS)
         self.samples = read_prompts(Path(recipe.data.source)) if recipe.data.source else []
@@ -107,6 +108,7 @@ class RlRun:
         self.optimizer.load_state(tensors["optimizer"])
         self.step, self.num_updates = state["step"], state["num_updates"]
         self.num_tokens = state["num_tokens"]
+        self.skipped = state.get("skipped", 0)  # older checkpoints did not count them
         self.seconds = state["seconds"]
         self.supply = Supply.from_state(state["supply"])
         self.engine.update_weights(self.step)
@@ -118,6 +120,7 @@ class RlRun:
             "step": self.step,
             "num_updates": self.num_updates,
             "num_tokens": self.num_tokens,
+            "skipped": self.skipped,
             "seconds": self.seconds,
             "supply": self.supply.to_state(),
         }
@@ -273,12 +276,18 @@ class RlRun:
         return self.recipe.optimizer.adam_lr * self.recipe.optimizer.scale(self.step)
 
     def apply_gradients(self) -> float:
-        """Clip the gradients, apply them unless they hold a NaN, and return their norm."""
+        """Clip the gradients, apply them unless they hold a NaN, and return their norm.
+
+        An update that is left out is counted and reported.
+        """
         rates = self.recipe.optimizer
         norm = nn.utils.clip_grad_norm_(self.learnt.parameters(), rates.max_grad_norm).item()
         if math.isfinite(norm):
             self.optimizer.step(rates.scale(self.step), self.num_updates)
             self.num_updates += 1
+        else:
+            self.skipped += 1
+            self.report(f"step {self.step + 1}: an update was skipped, gradient norm {norm}")
         return norm
 
 
@@ -312,9 +321,9 @@ class StepLog:
         run.seconds += now - began
         count = sum(len(r.token_ids) for g in drawn for r in g.rollouts)
         run.num_tokens += count
-        line = line | {"num_tokens": float(run.num_tokens), "step_time": now - began,
-                       "rollout_time": sampled - began, "train_time": now - sampled,
-                       "seconds": run.seconds}  # fmt: skip
+        line = line | {"num_tokens": float(run.num_tokens), "skipped": float(run.skipped),
+                       "step_time": now - began, "rollout_time": sampled - began,
+                       "train_time": now - sampled, "seconds": run.seconds}  # fmt: skip
         every = recipe.evaluate_every
         if every and (run.step % every == 0 or run.step == recipe.optimizer.steps):
             line |= {f"eval/{name}": share for name, share in run.evaluate().items()}
@@ -459,8 +468,9 @@ def prepare(
             shutil.rmtree(output / name, ignore_errors=True)
         for name in (METRICS, VERDICTS, BAD_SAMPLE):
             (output / name).unlink(missing_ok=True)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / RECIPE).write_text(recipe_text(resolved))
+    with disk_errors(output / RECIPE):
+        output.mkdir(parents=True, exist_ok=True)
+        (output / RECIPE).write_text(recipe_text(resolved))
     return resolved
 
 

@@ -17,7 +17,7 @@ from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train.batches import Source
 from falcon_h1r.train.config import RECIPE, recipe_text
-from falcon_h1r.train.loop import CHECKPOINTS, FINAL, METRICS
+from falcon_h1r.train.loop import CHECKPOINTS, FINAL, METRICS, disk_errors
 from falcon_h1r.train.lora import add_adapters
 from falcon_h1r.train.packing import Document
 from falcon_h1r.train.recipe_sft import SftRecipe
@@ -34,8 +34,9 @@ def prepare_output(recipe: SftRecipe, output: Path, fresh: bool) -> None:
         for name in (CHECKPOINTS, FINAL, ADAPTER, VOCABULARY, "tensorboard"):
             shutil.rmtree(output / name, ignore_errors=True)
         (output / METRICS).unlink(missing_ok=True)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / RECIPE).write_text(recipe_text(recipe))
+    with disk_errors(output / RECIPE):
+        output.mkdir(parents=True, exist_ok=True)
+        (output / RECIPE).write_text(recipe_text(recipe))
 
 
 def prepare_vocabulary(recipe: SftRecipe, output: Path) -> None:
