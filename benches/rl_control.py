@@ -4,7 +4,7 @@
 
 GRPO (`reference_grpo`) runs first; then supervised training goes on from the same start on the same
 families and levels (`continue_sft`), for as many steps as take the same processor time: a step is
-timed in a short run, and five in a hundred are added, so that an error favours the control. With
+timed by two short runs, and five in a hundred are added, so that an error favours the control. With
 several `--rates` the control's learning rate is chosen first, on held-out problems of another seed.
 All are measured on the same held-out problems, pass@1 at temperature 1. Then DeepConf stands beside
 the majority of the same budget, with the measure and window that `calibrate` chose before on
@@ -62,7 +62,11 @@ def arguments() -> argparse.ArgumentParser:
     add("--steps", default=80, help="of GRPO")
     add("--seeds", default=3, help="of both")
     add("--rates", default="0.5,1,2", type=str, metavar="NUMBERS", help="times the recipe's rates")
-    add("--timed-steps", default=20, help="of the run that times the control's step")
+    add(
+        "--timed-steps",
+        default=20,
+        help="by which the two runs differ that time the control's step",
+    )
     add("--problems", default=60, help="held-out ones a family and level")
     add("--budget", default=32, help="traces of the vote")
     add("--voted", default=15, help="problems a family and level that are voted on")
@@ -92,8 +96,9 @@ class Control:
         return train_once("sft", "continue_sft", folder, changes, told)
 
     def seconds_a_step(self, told: Report) -> float:
-        timed = self.run(1, self.args.timed_steps, 1.0, told)
-        return timed.processor_seconds / len(timed.metrics)
+        """By two runs that differ in their steps alone: what starting costs falls out."""
+        one, more = (self.run(1, steps, 1.0, told) for steps in (1, 1 + self.args.timed_steps))
+        return (more.processor_seconds - one.processor_seconds) / self.args.timed_steps
 
     def best_rate(self, steps: int, items: Sequence[Item], board: Board) -> float:
         """The rate whose run with the first seed is best on problems of another seed."""

@@ -49,7 +49,7 @@ class Trained:
 
 
 def train_once(
-    method: Method, recipe: str, output: Path, overrides: Sequence[str], report: Report
+    method: Method, recipe: str | Path, output: Path, overrides: Sequence[str], report: Report
 ) -> Trained:
     """Train in `output` unless that is done; an earlier call that was stopped is resumed.
 
