@@ -166,6 +166,8 @@ def test_a_curated_set_is_learnt_measured_and_resumed(
     write_folder(other, altered)
     with pytest.raises(ConfigError, match="has another tokenizer than"):
         train("mixed", f"data.held_out={other}", f"data.source={curated}")
+    with pytest.raises(ConfigError, match="has another tokenizer than"):
+        train("other", f"data.tokenizer={other}", f"data.source={curated}")
 
 
 def test_a_step_with_nan_is_skipped_and_counted(
