@@ -19,9 +19,10 @@ _NUMBER = r"(0|\d{0,60}[1-9])"
 _EQUATION = re.compile(
     rf"(?:([^:]*):)?([pnNSEW+-]?){_NUMBER}([+*/-])([pn+-]?){_NUMBER}=([pnNSEW+-]?)(\d{{1,120}})"
 )
-_COPY = re.compile(r"([+-])(\d+)|(\d+) (?:forward|right|backward|left|steps)")
-_THING = re.compile(r"(?:- )?[A-Za-z][A-Za-z' -]+(?: \d+)?|\d\d")
-"""What else stands before a colon: a thing that is counted, a name with a number, a month."""
+_COPY = re.compile(r"([+-])(\d+)(?: years)?|(\d+) (?:forward|right|backward|left|steps)")
+_THING = re.compile(r"(?:- )?[A-Za-z][A-Za-z' -]+(?: \d+)?|\d\d|\d\d/\d{4} \d\d")
+"""What else stands before a colon: a thing that is counted, a name with a number, a month, a month
+of a year with its length."""
 _SIGNS = {"p": 1, "+": 1, "n": -1, "-": -1}
 
 
