@@ -164,10 +164,12 @@ class KeptRollouts:
         self.roller: Roller | None = None
         self.known: dict[str, list[Rollout]] = {}
         if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):  # else torn by a kill
-                    problem, rollouts = json.loads(line)
-                    self.known[problem] = [Rollout(**each) for each in rollouts]
+            kept = self.path.read_bytes()
+            kept = kept[: kept.rfind(b"\n") + 1]  # a kill may have torn the last line
+            self.path.write_bytes(kept)
+            for entry in kept.splitlines():
+                problem, rollouts = json.loads(entry)
+                self.known[problem] = [Rollout(**each) for each in rollouts]
         for path in (Path(source.path) for source in recipe.sources.values() if source.path):
             for line in path.read_text(encoding="utf-8").splitlines():
                 record = json.loads(line)

@@ -98,7 +98,7 @@ class Control:
     def seconds_a_step(self, told: Report) -> float:
         """By two runs that differ in their steps alone: what starting costs falls out."""
         one, more = (self.run(1, steps, 1.0, told) for steps in (1, 1 + self.args.timed_steps))
-        return (more.processor_seconds - one.processor_seconds) / self.args.timed_steps
+        return (more.processor_seconds - one.processor_seconds) / (len(more.metrics) - 1)
 
     def best_rate(self, steps: int, items: Sequence[Item], board: Board) -> float:
         """The rate whose run with the first seed is best on problems of another seed."""

@@ -65,6 +65,23 @@ def test_a_fault_passes_without_its_filter_and_nothing_else_does(
     assert not with_all - found
 
 
+def test_without_its_filter_an_empty_thought_passes_the_rollouts_too(
+    sources: dict[str, SourceRecipe], tmp_path: Path
+) -> None:
+    recipe = CurateRecipe(
+        sources={"empty_thought": sources["empty_thought"]},
+        filters=FilterRecipe(empty_thought=False),
+    )
+    report = run_curate(
+        recipe,
+        tmp_path / "set",
+        roll=lambda problems: [[] for _ in problems],
+        report=lambda line: None,
+    )
+    assert report is not None
+    assert report["samples"] == COUNT
+
+
 def test_every_filter_has_its_fault() -> None:
     switches = {f.name for f in fields(FilterRecipe) if f.type in (bool, "bool")}
     assert set(FAULTS) == switches
