@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from falcon_h1r.engine.engine import Engine
@@ -312,7 +313,7 @@ def pack(sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Packed:
     if padding:
         ids += [0] * padding
         prompts.append(padding)
-    predictors = []
+    predictors: list[NDArray[np.int64] | list[int]] = []
     for place, (_, response) in zip(prompt_of, sequences, strict=True):
         predictors += [[ends[place] - 1], np.arange(len(ids), len(ids) + len(response) - 1)]
         ids += response[:-1]

@@ -113,6 +113,15 @@ def test_a_changed_equation_seldom_holds_by_itself(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_no_line_that_a_family_writes_is_a_broken_step(family: str) -> None:
+    """Rewards judge the lines of every family by the one grammar of steps."""
+    for level in (1, 2, 3):
+        for p in draws(family, level, 100):
+            broken = [s for s in p.thought.split("\n") if is_step(s) and not check_steps(s)]
+            assert not broken, broken
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_sample_is_never_of_the_evaluation(family: str) -> None:
     rng = Random(family)
     levels = {1: 1.0, 2: 1.0, 3: 1.0}
