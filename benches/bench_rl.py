@@ -5,6 +5,11 @@ transformers' FalconH1; it runs in the peers' environment (`make test-peers` mak
 compared is processor time, which other work on the machine disturbs less than it does the clock.
 The first step of each is not counted. TRL's reward is the number of tokens, which costs nothing;
 ours verifies answers.
+
+`all groups` learns from every group, as TRL does; `as trained` leaves out those without an
+advantage, as the loop does (their gradient is zero). `bf16 gradients` is `gradient_precision:
+medium` here, and `torch.set_float32_matmul_precision("medium")` on TRL's side, which has no such
+choice for gradients alone.
 """
 
 import json
@@ -37,6 +42,7 @@ from datasets import Dataset
 from transformers import FalconH1ForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 given = json.load(sys.stdin)
+torch.set_float32_matmul_precision(given["precision"])
 tokenizer = PreTrainedTokenizerFast(
     tokenizer_file=given["model"] + "/tokenizer.json", pad_token="<|pad|>", eos_token="<|im_end|>",
     padding_side="left",
@@ -67,36 +73,38 @@ print("\\n" + json.dumps({"seconds": steps, "tokens": lengths[1:]}))
 """
 
 
-def ours(output: Path) -> tuple[list[float], list[int], list[str]]:
+def ours(
+    output: Path, all_groups: bool, precision: str
+) -> tuple[list[float], list[int], list[str]]:
     """Processor time and tokens of each step but the first, and the prompts of all."""
     overrides = [
         f"rollout.num_prompts={PROMPTS}", f"rollout.max_prompts={PROMPTS}",
         f"rollout.group_size={GROUP}", f"rollout.max_tokens={MAX_TOKENS}",
         "data.families={sums: 1, equations: 1}", "data.levels={2: 1}", "optimizer.adam_lr=1e-5",
+        f"gradient_precision={precision}",
     ]  # fmt: skip
     run = GrpoRun(load_recipe(GrpoRecipe, "reference_grpo", overrides), output, print)
+    weights = run.recipe.reward
     seconds, tokens = [], []
     for step in range(STEPS):
         began = time.process_time()
         groups = run.sample(range(step * PROMPTS, (step + 1) * PROMPTS))
-        run.update(groups)
+        run.update([g for g in groups if all_groups or g.has_advantage(weights)])
         run.step += 1
         run.engine.update_weights(run.step)
         seconds.append(time.process_time() - began)
         tokens.append(sum(len(r.token_ids) for g in groups for r in g.rollouts))
+    run.verdicts.close()
     texts = [prompt_text(run.problem(i).problem) for i in range(STEPS * PROMPTS)]
     return seconds[1:], tokens[1:], texts
 
 
-def bench_a_grpo_step_beside_trl(tmp_path: Path, record: Callable[[dict[str, Any]], None]) -> None:
-    if not PYTHON.exists():
-        pytest.skip("the peers' environment is missing; run `make test-peers`")
-    torch.set_num_threads(1)
-    with flushed_denormals():  # as the loop has it
-        seconds, tokens, texts = ours(tmp_path)
+def trl(texts: list[str], output: Path, precision: str) -> tuple[list[float], list[int]]:
+    """The same of TRL, on the same prompts."""
     given = {
-        "model": str(reference_model_path()), "texts": texts, "output": str(tmp_path / "trl"),
+        "model": str(reference_model_path()), "texts": texts, "output": str(output),
         "prompts": PROMPTS, "group": GROUP, "max_tokens": MAX_TOKENS, "steps": STEPS,
+        "precision": precision,
     }  # fmt: skip
     done = subprocess.run(
         [str(PYTHON), "-c", TRL], input=json.dumps(given), capture_output=True, text=True,
@@ -104,18 +112,31 @@ def bench_a_grpo_step_beside_trl(tmp_path: Path, record: Callable[[dict[str, Any
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     theirs = json.loads(done.stdout.splitlines()[-1])
-    samples = PROMPTS * GROUP
-    for name, spent, count in (
-        ("ours", seconds, tokens),
-        ("TRL", theirs["seconds"], theirs["tokens"]),
-    ):
+    return theirs["seconds"], theirs["tokens"]
+
+
+@pytest.mark.parametrize("precision", ["highest", "medium"], ids=["float32", "bf16 gradients"])
+def bench_a_grpo_step_beside_trl(
+    precision: str, tmp_path: Path, record: Callable[[dict[str, Any]], None]
+) -> None:
+    if not PYTHON.exists():
+        pytest.skip("the peers' environment is missing; run `make test-peers`")
+    torch.set_num_threads(1)
+    with flushed_denormals():  # as the loop has it
+        seconds, tokens, texts = ours(tmp_path, True, precision)
+        rows = {"ours, all groups": (seconds, tokens)}
+        rows["ours, as trained"] = ours(tmp_path, False, precision)[:2]
+    rows["TRL"] = trl(texts, tmp_path / "trl", precision)
+    samples, theirs = PROMPTS * GROUP, median(rows["TRL"][0])
+    for name, (spent, count) in rows.items():
         record(
             {
                 "variant": name,
+                "precision": precision,
                 "samples_a_step": samples,
                 "tokens_a_step": median(count),
                 "cpu_seconds_a_step": median(spent),
                 "samples_per_cpu_second": samples / median(spent),
-                "ours_is_faster_by": median(spent) / median(seconds),
+                "faster_than_trl_by": theirs / median(spent),
             }
         )

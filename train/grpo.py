@@ -110,7 +110,7 @@ class GrpoRun(RlRun):
                     weights=torch.cat([weights[i] for i in run]),
                 )
                 loss = self.loss(packed, hidden, logprobs, tokens, tally)
-                loss.backward()  # type: ignore[no-untyped-call]
+                self.backward(loss)
                 tally.add("fill", packed.fill, packed.input_ids.numel())
             tally.norms.append(self.apply_gradients())
         fresh = [

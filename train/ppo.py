@@ -138,7 +138,7 @@ class PpoRun(RlRun):
                 )
                 logprobs = self.checked_logprobs(hidden, packed)
                 loss, drift = self.loss(hidden, logprobs, tokens, tally)
-                loss.backward()  # type: ignore[no-untyped-call]
+                self.backward(loss)
                 approx_kl += drift
             if approx_kl > loss_recipe.target_kl:
                 stopped = True

@@ -146,6 +146,8 @@ class RlRecipe:
     seed: int = 0
     matmul_precision: Precision = "highest"
     """Of the trainer's float32 products; anything below "highest" shows in `mismatch_kl`."""
+    gradient_precision: Literal["same", "highest", "high", "medium"] = "same"
+    """Of the products of gradients alone; "medium" leaves log-probabilities and ratios exact."""
     tensorboard: bool = False
     checkpoint_seconds: float = 180.0
     keep_checkpoints: int = 3

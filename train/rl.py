@@ -25,6 +25,7 @@ from falcon_h1r.engine.params import SamplingParams
 from falcon_h1r.errors import ConfigError, TrainingError
 from falcon_h1r.hub import model_folder
 from falcon_h1r.model.model import FalconH1ForCausalLM
+from falcon_h1r.ops.precision import matmul_precision
 from falcon_h1r.ops.reference import mix64
 from falcon_h1r.reference_model import reference_model_path
 from falcon_h1r.tokenizer import Tokenizer
@@ -94,7 +95,7 @@ class RlRun:
         ends = {*self.model.config.eos_token_ids, *([] if eos is None else [eos])}
         at_once = min(256, rollout.num_prompts * rollout.group_size)
         config = EngineConfig(seed=self.recipe.seed, max_num_seqs=at_once)
-        return Engine(self.model, self.tokenizer, config, tuple(sorted(ends)))
+        return Engine(self.model, None, config, tuple(sorted(ends)))  # texts are decoded whole
 
     # State
 
@@ -270,6 +271,13 @@ class RlRun:
     def entropy(self, hidden: Tensor) -> Tensor:
         """Entropy [N] of the distribution sampled from, with gradients."""
         return losses.entropy(self.model.logits(hidden) / self.recipe.rollout.temperature)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss, their products in `gradient_precision`."""
+        wanted = self.recipe.gradient_precision
+        now = torch.get_float32_matmul_precision()
+        with matmul_precision(now if wanted == "same" else wanted):
+            loss.backward()  # type: ignore[no-untyped-call]
 
     def rate(self) -> float:
         """The learning rate of this step."""
@@ -478,13 +486,10 @@ def run_to_the_end(run: RlRun, train: Callable[[threading.Event], None]) -> Path
     """Resume, train, and export `final/`; None when it was interrupted."""
     if run.resume():
         run.report(f"resumed at step {run.step}")
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(run.recipe.matmul_precision)
     try:
-        with stop_on_interrupt(run.report) as stop:
+        with matmul_precision(run.recipe.matmul_precision), stop_on_interrupt(run.report) as stop:
             train(stop)
     finally:
-        torch.set_float32_matmul_precision(precision)
         run.verdicts.close()
     if run.step < run.recipe.optimizer.steps:
         return None

@@ -207,3 +207,18 @@ def test_shipped_recipes_load() -> None:
     for name, recipe_class in (("smoke_grpo", GrpoRecipe), ("reference_grpo", GrpoRecipe),
                                ("smoke_ppo", PpoRecipe)):  # fmt: skip
         assert load_recipe(recipe_class, name).optimizer.kind == "adamw"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_in_half_precision_leave_the_logprobs_alone(
+    method: str, rl_recipe: Path, tmp_path: Path
+) -> None:
+    lines = []
+    for name in ("same", "medium"):
+        run = make_run(method, rl_recipe, tmp_path / name, f"gradient_precision={name}")
+        lines.append(run.update(run.sample(range(3))))  # type: ignore[attr-defined]
+        assert torch.get_float32_matmul_precision() == "highest"
+    exact, rounded = lines
+    for name in ("mismatch_kl", "sampling/sampling_logp_difference/max", "loss"):
+        assert rounded[name] == exact[name]
+    assert rounded["grad_norm"] == pytest.approx(exact["grad_norm"], rel=0.02)

@@ -120,7 +120,7 @@ class Sampler:
         ends = np.zeros(ids.size, dtype=np.bool_)
         for request_id, rows in groups:
             request = self.requests[request_id]
-            ends[rows] = np.isin(tokens[rows], request.end_ids)
+            ends[rows] = (tokens[rows, None] == request.end_ids).any(1)
             if request.params.has_penalties:
                 for row in rows:
                     counts = self._counts[(request_id, int(plan.sample_traces[row]))]

@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from falcon_h1r import _rust
 from falcon_h1r.ops import chunked, reference
+from falcon_h1r.ops.precision import matmul_precision
 
-_ROW_MULTIPLE = 128
 _ROW_MULTIPLE = 128
 _IGNORED = -100
 """The target of a row without a loss, as in torch."""
@@ -454,6 +454,7 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, rows: int
     ) -> Tensor:
         ctx.scale, ctx.rows = scale, rows
+        ctx.precision = torch.get_float32_matmul_precision()
         losses, lse = torch.empty(hidden.shape[0]), torch.empty(hidden.shape[0])
         ctx.save_for_backward(hidden, weight, targets, lse)
         # One block of logits, reused: fresh memory would cost more than the product.
@@ -480,7 +481,8 @@ class _CrossEntropy(torch.autograd.Function):
         block = torch.empty(min(ctx.rows, hidden.shape[0]), weight.shape[0])
         for at in range(0, hidden.shape[0], ctx.rows):
             h = hidden[at : at + ctx.rows]
-            logits = torch.mm(h, weight.t(), out=block[: h.shape[0]])
+            with matmul_precision(ctx.precision):  # the very logits that `lse` is of
+                logits = torch.mm(h, weight.t(), out=block[: h.shape[0]])
             _rust.train_cross_entropy_backward(
                 torch.get_num_threads(),
                 tuple(logits.shape),
