@@ -1,7 +1,7 @@
 """The Mamba-2 mixer over packed sequences, with or without state slots.
 
-Legend: T packed tokens, D model width, I ssm channels (H * P), H heads, P head width, G groups,
-N state width, C conv channels (I + 2 G N), W conv width.
+Legend: T packed tokens, S sequences, D model width, I ssm channels (H * P), H heads, P head width,
+G groups, N state width, C conv channels (I + 2 G N), W conv width.
 """
 
 import math
