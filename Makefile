@@ -92,8 +92,16 @@ wheel: setup ## build wheel and sdist into dist
 # gets beside its own are OPTIONS_STAGE.
 REFERENCE := runs/reference
 WHEEL_MODEL := python/falcon_h1r/reference_model
-OPTIONS_calibrated = --card $(WHEEL_MODEL)/README.md
-OPTIONS_eval := --tasks reference@1,reference@2,reference@3 --limit 40 --budget 16 --replay
+# What the recipes teach and the card measures; the generators know two families more.
+FAMILIES := sums products equations booleans bracketed lies navigate dyck_languages hyperbaton \
+	object_counting temporal_sequences tracking_shuffled_objects date_understanding \
+	geometric_shapes logical_deduction penguins_in_a_table reasoning_about_colored_objects
+space := $(subst ,, )
+comma := ,
+joined = $(subst $(space),$(comma),$(strip $(1)))
+TASKS := $(foreach level,1 2 3,$(FAMILIES:%=reference:%@$(level)))
+OPTIONS_calibrated = --card $(WHEEL_MODEL)/README.md --families $(call joined,$(FAMILIES))
+OPTIONS_eval := --tasks $(call joined,$(TASKS)) --limit 40 --budget 16 --replay
 
 ifdef SMOKE
 REFERENCE := runs/reference-smoke
@@ -108,7 +116,7 @@ OPTIONS_easy := $(SMALL) --set optimizer.steps=20
 OPTIONS_sft := $(SMALL) --set optimizer.steps=60 --set evaluate_every=30
 OPTIONS_grpo := --set optimizer.steps=3 --set evaluate_every=0 --set rollout.num_prompts=4 \
 	--set rollout.max_prompts=8 --set rollout.max_tokens=64
-OPTIONS_calibrated += --families sums,navigate --problems 2 --traces 2 --max-tokens 32
+OPTIONS_calibrated = --card $(WHEEL_MODEL)/README.md --families sums,navigate --problems 2 --traces 2 --max-tokens 32
 OPTIONS_eval := --tasks reference:sums,reference:navigate --limit 2 --budget 2 --max-tokens 32
 endif
 
