@@ -80,3 +80,16 @@ def test_the_architecture_names_what_exists(root: Path) -> None:
         if wanted and is_code and not re.search(rf"(?:def|class|fn|struct) {wanted}\b", source):
             missing.append(f"{path or 'there'}:{wanted}")
     assert missing == []
+
+
+def test_the_architecture_maps_files_that_exist(root: Path) -> None:
+    """A row of the map starts with a folder; what it names is in that folder or from the root."""
+    text = (root / "docs/architecture.md").read_text().partition("Inside them:")[2]
+    rows = re.findall(r"^\| `([\w/]+)` \| (.*) \|$", text.partition("\n## ")[0], flags=re.M)
+    assert len(rows) > 10
+    for folder, cell in rows:
+        homes = [home / folder for home in (root, root / "python") if (home / folder).is_dir()]
+        assert homes, folder
+        named = re.findall(r"`([\w/]+(?:\.pyi?|\.rs|/))`", cell)
+        lacking = [n for n in named if not (homes[0] / n).exists() and not (root / n).exists()]
+        assert lacking == [], folder
