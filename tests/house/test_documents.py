@@ -84,7 +84,7 @@ def test_the_architecture_names_what_exists(root: Path) -> None:
 
 def test_the_architecture_maps_files_that_exist(root: Path) -> None:
     """A row of the map starts with a folder; what it names is in that folder or from the root."""
-    text = (root / "docs/architecture.md").read_text().partition("Inside them:")[2]
+    text = (root / "docs/architecture.md").read_text().partition("Inside the rooms:")[2]
     rows = re.findall(r"^\| `([\w/]+)` \| (.*) \|$", text.partition("\n## ")[0], flags=re.M)
     assert len(rows) > 10
     for folder, cell in rows:
