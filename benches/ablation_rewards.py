@@ -31,6 +31,7 @@ from falcon_h1r.train.experiment import (
     plain_sampling,
     run_script,
     save_rows,
+    settings,
     train_once,
     values,
     weighted_families,
@@ -166,13 +167,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     args.families = weighted_families(args.families)
     return run_script(lambda: ablate(args), show)
-
-
-def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings, without the folders of one machine."""
-    folders = ("model", "output", "results")
-    kept = {name: value for name, value in vars(args).items() if name not in folders}
-    return kept | {"model": Path(args.model).name}
 
 
 if __name__ == "__main__":

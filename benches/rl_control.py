@@ -35,6 +35,7 @@ from falcon_h1r.train.experiment import (
     plain_sampling,
     run_script,
     save_rows,
+    settings,
     train_once,
     values,
     weighted_families,
@@ -291,13 +292,6 @@ def vote_table(rows: list[dict[str, Any]], budget: int) -> Table:
         ]
         for row in rows
     ]
-
-
-def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings, without the folders of one machine."""
-    folders = ("model", "output", "results")
-    kept = {name: value for name, value in vars(args).items() if name not in folders}
-    return kept | {"model": Path(args.model).name}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,7 +26,8 @@ from falcon_h1r.thinking.answers import equal
 from falcon_h1r.thinking.deepconf import DeepConf
 from falcon_h1r.thinking.prompts import encode_prompt
 from falcon_h1r.train.checkpoint import MANIFEST, write_folder
-from falcon_h1r.train.config import known_name
+from falcon_h1r.train.config import known_name, require
+from falcon_h1r.train.held_out import COUNT
 from falcon_h1r.train.tasks import EVALUATED, FAMILIES, held_out_problems
 
 THINKING, CALIBRATION = "thinking.json", "calibration.json"
@@ -101,10 +102,16 @@ def measure_confidences(
 def judged_traces(
     llm: LLM, *, families: Iterable[str], levels: Iterable[int], problems: int, traces: int
 ) -> list[JudgedTrace]:
-    """Sample full traces on held-out problems of every family and level; judge their answers."""
+    """Sample full traces on held-out problems of every family and level; judge their answers.
+
+    An easy level has so few problems that two seeds share some: those that evaluation asks are
+    left out.
+    """
     judged: list[JudgedTrace] = []
     for family, level in product(families, levels):
-        asked = held_out_problems(family, problems, level=level, seed=CALIBRATION_SEED)
+        evaluated = {p.problem for p in held_out_problems(family, COUNT, level=level)}
+        found = held_out_problems(family, problems, level=level, seed=CALIBRATION_SEED)
+        asked = [p for p in found if p.problem not in evaluated]
         if not asked:  # a level that is only a drill
             continue
         results = llm.think(
@@ -154,11 +161,12 @@ def calibrate(
 
     The folder appears whole or not at all. `problems` are per family and level; sampling is at
     temperature 0.7 over the whole distribution. `keep` is not searched for: `falcon-h1r bench keep`
-    measures what it costs (docs/deepconf.md). Raises ConfigError for a family that does not exist
-    and for an output that is no model folder.
+    measures what it costs (docs/deepconf.md). Raises ConfigError, before anything is made, for a
+    family that does not exist, a `keep` that is no share, and an output that is not of calibrate.
     """
     for family in families:
         known_name(family, FAMILIES, family, "a family of tasks")
+    require(0 < keep <= 1, "keep", keep, "in (0, 1]")
     if output.exists() and not (output / CALIBRATION).exists():
         raise ConfigError(f"{output} was not written by calibrate; name another --output")
     thinking: dict[str, Any] = {

@@ -71,7 +71,7 @@ def chain_accuracy(
             prompt = encoder.encode(prompt_text(problem.problem))
             response = encoder.encode(problem.response + TURN_END)
             documents.append(Document(0, (*prompt, *response), len(prompt)))
-        shares[family] = measure(model, documents)[0] / count
+        shares[family] = measure(model, documents)[0] / len(documents)
     return shares
 
 

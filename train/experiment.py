@@ -5,6 +5,7 @@ Every run has its folder and is whole, or goes on where it stopped, when it is a
 
 import json
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +165,13 @@ def run_script(work: Callable[[], None], show: Report) -> int:
         show(f"error: {error}")
         return 1
     return 0
+
+
+def settings(args: Namespace) -> dict[str, Any]:
+    """The settings of a script, without the folders of one machine."""
+    folders = ("model", "output", "results")
+    kept = {name: value for name, value in vars(args).items() if name not in folders}
+    return kept | {"model": Path(args.model).name}
 
 
 class Board:

@@ -8,7 +8,7 @@ Legend: F all trainable elements.
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from falcon_h1r.train.distributed import Group
 from falcon_h1r.train.optimizer import AdamW
@@ -21,7 +21,7 @@ class FlatGradients:
     Those of half precision are added to it in float32 as soon as each is complete.
     """
 
-    def __init__(self, optimizer: AdamW, num_sums: int) -> None:
+    def __init__(self, optimizer: AdamW, num_sums: int = 0) -> None:
         self.parameters = optimizer.parameters
         masters = optimizer.masters
         count = sum(m.numel() for m in masters.values())
@@ -57,6 +57,15 @@ class FlatGradients:
         group.sum(self.buffer)
         sums: list[float] = self.sums.tolist()
         return sums
+
+    def clip(self, max_norm: float) -> float:
+        """Shorten to `max_norm` where longer, as torch's `clip_grad_norm_` does to the bit.
+
+        Returns the norm before that; where it is not finite, neither are the gradients after.
+        """
+        norm = nn.utils.get_total_norm(self.by_name.values())
+        self.flat.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
+        return norm.item()
 
     def average_and_clip(self, count: float, max_norm: float) -> float:
         """Divide by `count`, shorten to `max_norm` where longer; return the norm before that."""

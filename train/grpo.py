@@ -20,18 +20,11 @@ from falcon_h1r.train import losses
 from falcon_h1r.train.advantages import group_advantages
 from falcon_h1r.train.loop import Report
 from falcon_h1r.train.recipe_rl import GrpoRecipe
-from falcon_h1r.train.rl import (
-    NOTHING_LEARNT,
-    Metrics,
-    RlRun,
-    Tally,
-    mismatch,
-    prepare,
-    response_hidden,
-    rollout_metrics,
-    run_to_the_end,
-)
-from falcon_h1r.train.rollouts import Group, Packed, by_sequence, collect
+from falcon_h1r.train.responses import Packed, by_sequence, response_hidden
+from falcon_h1r.train.rl import RlRun, prepare, run_to_the_end
+from falcon_h1r.train.rl_log import Metrics, Tally, mismatch, rollout_metrics
+from falcon_h1r.train.rollouts import Group
+from falcon_h1r.train.supply import collect
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +66,16 @@ class GrpoRun(RlRun):
                     max_staleness=rollout.max_staleness,
                 )
                 sampled = time.monotonic()
-                line = self.update(groups) if groups else NOTHING_LEARNT
+                line = self.update(groups) if groups else self.nothing_learnt()
                 self.step += 1
                 self.engine.update_weights(self.step)
                 line = line | rollout_metrics(groups, drawn, self)
                 log.end_step(line, drawn, began, sampled)
+
+    def nothing_learnt(self) -> Metrics:
+        """The metrics of a step for which no group had an advantage."""
+        line = {"loss": 0.0, "grad_norm": 0.0, "learning_rate": self.rate()}
+        return line | mismatch(torch.empty(0), torch.empty(0))
 
     def update(self, groups: Sequence[Group]) -> Metrics:
         """Learn from groups: `epochs` passes of `minibatches` updates each; return the metrics."""
@@ -92,7 +90,8 @@ class GrpoRun(RlRun):
         start = [] if once else self.start_logprobs(sequences)
         tally = Tally()
         for chosen in self.minibatches(len(sequences)):
-            self.optimizer.zero_grad()
+            self.gradients.zero()
+            tally.num_minibatches += 1
             flat = losses.token_weights(
                 lengths[chosen], recipe.loss.aggregation, recipe.rollout.max_tokens
             )
@@ -113,15 +112,11 @@ class GrpoRun(RlRun):
                 self.backward(loss)
                 tally.add("fill", packed.fill, packed.input_ids.numel())
             tally.norms.append(self.apply_gradients())
-        fresh = [
-            i for i, g in enumerate(g for g in groups for _ in g.rollouts) if g.version == self.step
-        ]
         line = tally.means() | {"grad_norm": tally.norm(), "learning_rate": self.rate()}
-        if fresh:
-            line |= mismatch(
-                torch.cat([start[i] for i in fresh]), torch.cat([old[i] for i in fresh])
-            )
-        return line
+        # Groups left over were sampled by other weights: theirs would be no mismatch.
+        is_fresh = torch.tensor([g.version == self.step for g in groups for _ in g.rollouts])
+        fresh = torch.repeat_interleave(is_fresh, lengths)  # [N]
+        return line | mismatch(torch.cat(start)[fresh], torch.cat(old)[fresh])
 
     def loss(
         self, packed: Packed, hidden: Tensor, logprobs: Tensor, tokens: Tokens, tally: Tally

@@ -4,10 +4,11 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 import torch
 
 from falcon_h1r.errors import ConfigError, TrainingError
+from falcon_h1r.train.config import RECIPE, recipe_text
 
 Report = Callable[[str], None]
 METRICS, CHECKPOINTS, FINAL = "metrics.jsonl", "checkpoints", "final"
+TENSORBOARD = "tensorboard"
 """What a run leaves in its folder."""
 
 
@@ -67,6 +70,21 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise TrainingError(f"could not write {path}: {error}; make room and resume") from error
 
 
+def make_folder(output: Path, recipe: Any, forget: Iterable[str]) -> None:
+    """Make a run's folder and leave the resolved recipe in it, once `forget` is removed from it.
+
+    Raises TrainingError when the disk refuses.
+    """
+    for name in forget:
+        if (output / name).is_dir():
+            shutil.rmtree(output / name, ignore_errors=True)
+        else:
+            (output / name).unlink(missing_ok=True)
+    with disk_errors(output / RECIPE):
+        output.mkdir(parents=True, exist_ok=True)
+        (output / RECIPE).write_text(recipe_text(recipe))
+
+
 def finite(value: Any) -> Any:
     """The value with NaN and infinities, which JSON cannot hold, as None."""
     if isinstance(value, float):
@@ -97,7 +115,7 @@ class MetricsLog:
         self.path = folder / METRICS
         self.board: Any = None
         if tensorboard:
-            self.board = _summary_writer(folder / "tensorboard", first_step)
+            self.board = _summary_writer(folder / TENSORBOARD, first_step)
         with disk_errors(self.path):
             self._trim(first_step)
             self.file = self.path.open("a", encoding="utf-8")

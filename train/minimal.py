@@ -14,9 +14,10 @@ from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.ops.reference import mix64, noise_key, philox_uniform
 from falcon_h1r.thinking.prompts import encode_prompt
 from falcon_h1r.train import rewards
+from falcon_h1r.train.prompts import draw_problem
 from falcon_h1r.train.recipe_rl import GrpoRecipe
 from falcon_h1r.train.rewards import Terms, Verdicts
-from falcon_h1r.train.rollouts import RolloutTokenizer, draw_problem
+from falcon_h1r.train.rollouts import RolloutTokenizer
 from falcon_h1r.train.tasks import Problem
 
 

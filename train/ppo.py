@@ -19,17 +19,11 @@ from falcon_h1r.train import losses
 from falcon_h1r.train.advantages import gae, whiten
 from falcon_h1r.train.loop import Report
 from falcon_h1r.train.recipe_rl import PpoRecipe
-from falcon_h1r.train.rl import (
-    Metrics,
-    RlRun,
-    Tally,
-    mismatch,
-    prepare,
-    response_hidden,
-    rollout_metrics,
-    run_to_the_end,
-)
-from falcon_h1r.train.rollouts import Group, by_sequence, collect
+from falcon_h1r.train.responses import Pairs, by_sequence, response_hidden
+from falcon_h1r.train.rl import RlRun, prepare, run_to_the_end
+from falcon_h1r.train.rl_log import Metrics, Tally, mismatch, rollout_metrics
+from falcon_h1r.train.rollouts import Group
+from falcon_h1r.train.supply import collect
 
 
 class ActorCritic(nn.Module):
@@ -123,7 +117,8 @@ class PpoRun(RlRun):
         tally = Tally()
         stopped = False
         for chosen in self.minibatches(len(sequences)):
-            self.optimizer.zero_grad()
+            self.gradients.zero()
+            tally.num_minibatches += 1
             weights = by_sequence(losses.token_weights(lengths[chosen], "token"), lengths[chosen])
             approx_kl = 0.0
             for run, part, packed in self.parts(sequences, chosen):
@@ -160,7 +155,7 @@ class PpoRun(RlRun):
         }
 
     @torch.no_grad()
-    def start_of(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Start:
+    def start_of(self, sequences: Pairs) -> Start:
         """Log-probabilities, values and the reference's log-probabilities before any update."""
         logprobs: list[Tensor] = []
         values: list[Tensor] = []

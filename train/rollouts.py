@@ -1,36 +1,28 @@
-"""Rollouts by the engine over the module that is trained: draw prompts, sample groups, keep those
-that teach something, and lay them end to end for the trainer.
+"""Rollouts by the engine over the module that is trained: sample groups, and judge them.
 
-Everything is a function of (seed, step, prompt's ordinal): a step that runs again after a kill
-samples the same tokens.
-
-Legend: N response tokens of a batch laid end to end, T tokens with prompts, S sequences.
+Everything is a function of the weights, the seed and the prompt's ordinal: a step that runs again
+after a kill samples the same tokens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from random import Random
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from falcon_h1r.engine.engine import Engine
 from falcon_h1r.engine.params import SamplingParams
 from falcon_h1r.errors import TrainingError
-from falcon_h1r.model.cache import PackedBatch
 from falcon_h1r.ops.reference import mix64
 from falcon_h1r.thinking.prompts import ChatTokenizer, encode_prompt
 from falcon_h1r.train import rewards
 from falcon_h1r.train.rewards import RewardRecipe, Terms, Verdicts
-from falcon_h1r.train.tasks import FAMILIES, Problem, may_train
+from falcon_h1r.train.tasks import Problem
 
 ZERO_SPREAD = 1e-6
 """A group whose rewards differ by no more than this has no advantage to learn from."""
-TOKEN_MULTIPLE = 128
-"""Packed batches are padded to a multiple: every new shape costs memory for ever in oneDNN."""
+Trace = tuple[tuple[int, ...], tuple[float, ...], float, bool]
+"""What sampling gives of a response: (token ids, log-probabilities, mean entropy, ended)."""
 
 
 class RolloutTokenizer(ChatTokenizer, Protocol):
@@ -99,19 +91,6 @@ class Group:
         return cls(state["ordinal"], state["version"], tuple(state["prompt_ids"]), rollouts)
 
 
-def draw_problem(
-    ordinal: int, seed: int, families: Mapping[str, float], levels: Mapping[int, float]
-) -> Problem:
-    """Problem number `ordinal` of the endless stream; never one of the evaluation's operands."""
-    rng = Random(f"rollout {seed} {ordinal}")
-    while True:
-        family = rng.choices(list(families), list(families.values()))[0]
-        level = rng.choices(list(levels), list(levels.values()))[0]
-        problem = FAMILIES[family].generate(rng, level)
-        if may_train(problem):
-            return problem
-
-
 def sample_groups(
     engine: Engine,
     tokenizer: RolloutTokenizer,
@@ -147,7 +126,7 @@ def sample_groups(
                 reasons[event.request_id, event.trace_index] = event.reason
     groups = []
     for request_id, ordinal in requests.items():
-        traces = []
+        traces: list[Trace] = []
         for t in range(group_size):
             reason = reasons[request_id, t]
             output = engine.output(request_id, t)
@@ -158,17 +137,10 @@ def sample_groups(
                 )
             steps = zip(output.logprobs or (), output.token_ids, strict=True)
             logprobs = tuple(step[token].logprob for step, token in steps)
-            traces.append((output, logprobs, reason == "stop"))
+            entropy = -float(np.mean(output.confidences))
+            traces.append((tuple(output.token_ids), logprobs, entropy, reason == "stop"))
         rollouts = judge(
-            problems[ordinal],
-            tokenizer,
-            [
-                (tuple(o.token_ids), lp, -float(np.mean(o.confidences)), ended)
-                for o, lp, ended in traces
-            ],
-            verdicts,
-            weights,
-            params.max_tokens or 1,
+            problems[ordinal], tokenizer, traces, verdicts, weights, params.max_tokens or 1
         )
         groups.append(Group(ordinal, engine.weights_version, prompts[ordinal], tuple(rollouts)))
         engine.release(request_id)
@@ -178,12 +150,12 @@ def sample_groups(
 def judge(
     problem: Problem,
     tokenizer: RolloutTokenizer,
-    traces: Sequence[tuple[tuple[int, ...], tuple[float, ...], float, bool]],
+    traces: Sequence[Trace],
     verdicts: Verdicts,
     weights: RewardRecipe,
     max_tokens: int,
 ) -> list[Rollout]:
-    """Give each (token ids, log-probabilities, entropy, ended) of one prompt its terms."""
+    """Give each trace of one prompt its terms."""
     reference_tokens = len(tokenizer.encode(problem.response))
     lengths = [len(ids) for ids, *_ in traces]
     texts = [tokenizer.decode(list(ids)) for ids, *_ in traces]
@@ -207,141 +179,3 @@ def judge(
         )
         rollouts.append(Rollout(ids, logprobs, entropy, texts[i], ended, terms))
     return rollouts
-
-
-@dataclass(slots=True)
-class Supply:
-    """Where the next groups come from: what was left over, then fresh prompts.
-
-    This is all a checkpoint needs besides the weights; see `collect`.
-    """
-
-    next_ordinal: int = 0
-    kept: list[Group] = None  # type: ignore[assignment]
-    kept_rate: float = 0.5
-    """Running share of groups that had an advantage: how many prompts to draw at once."""
-
-    def __post_init__(self) -> None:
-        self.kept = [] if self.kept is None else self.kept
-
-    def to_state(self) -> dict[str, Any]:
-        """A JSON value for a checkpoint."""
-        kept = [group.to_state() for group in self.kept]
-        return {"next_ordinal": self.next_ordinal, "kept": kept, "kept_rate": self.kept_rate}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Supply":
-        """The supply that `to_state` wrote."""
-        kept = [Group.from_state(group) for group in state["kept"]]
-        return cls(state["next_ordinal"], kept, state["kept_rate"])
-
-
-def collect(
-    supply: Supply,
-    sample: Callable[[Sequence[int]], list[Group]],
-    has_advantage: Callable[[Group], bool],
-    *,
-    version: int,
-    num_prompts: int,
-    max_prompts: int,
-    max_kept: int,
-    max_staleness: int,
-) -> tuple[list[Group], list[Group]]:
-    """Return (`num_prompts` groups to learn from, all groups sampled for them).
-
-    Groups without an advantage are replaced by further prompts (the published recipe's refill) in
-    rounds sized by the share that was of use so far, until `max_prompts` were drawn; what is then
-    too much is kept for later steps, at most `max_kept` groups and `max_staleness` versions.
-    """
-    chosen = [g for g in supply.kept if version - g.version <= max_staleness][:num_prompts]
-    drawn: list[Group] = []
-    useful: list[Group] = []
-    while len(chosen) + len(useful) < num_prompts and len(drawn) < max_prompts:
-        missing = num_prompts - len(chosen) - len(useful)
-        count = min(round(missing / max(supply.kept_rate, 0.25)), max_prompts - len(drawn))
-        ordinals = range(supply.next_ordinal, supply.next_ordinal + max(count, 1))
-        supply.next_ordinal = ordinals.stop
-        groups = sample(ordinals)
-        drawn += groups
-        useful += [group for group in groups if has_advantage(group)]
-        rate = sum(map(has_advantage, groups)) / len(groups)
-        supply.kept_rate += 0.2 * (rate - supply.kept_rate)
-    fresh = num_prompts - len(chosen)
-    supply.kept = useful[fresh : fresh + max_kept]
-    return chosen + useful[:fresh], drawn
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Prompts, padding, and the responses that go on from the prompts, laid end to end.
-
-    A prompt stands once, whatever number of responses it has; a response's last token predicts
-    nothing and is left out.
-    """
-
-    input_ids: Tensor
-    """int64 [T]"""
-    batch: PackedBatch
-    """Where they start, and which goes on from which; padding is a prompt without response."""
-    fill: float
-    """Share of the slots that are not padding."""
-    predictors: Tensor
-    """int64 [N]: the position whose output predicts each response token."""
-    targets: Tensor
-    """int64 [N]: the response tokens."""
-    response_lengths: Tensor
-    """int64 [S]"""
-
-    def per_token(self, values: Tensor) -> Tensor:
-        """Repeat one value a sequence [S] for each of its response tokens [N]."""
-        return torch.repeat_interleave(values, self.response_lengths)
-
-
-def by_sequence(values: Tensor, lengths: Tensor) -> list[Tensor]:
-    """Cut [N] into one tensor a sequence of `lengths` [S]."""
-    return list(torch.split(values, lengths.tolist()))
-
-
-def pack(sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Packed:
-    """Lay (prompt, response) pairs end to end, equal prompts once."""
-    places: dict[tuple[int, ...], int] = {}
-    prompt_of = [places.setdefault(tuple(prompt), len(places)) for prompt, _ in sequences]
-    ids = [token for prompt in places for token in prompt]
-    prompts, ends = [len(prompt) for prompt in places], np.cumsum([len(p) for p in places])
-    lengths = [len(response) for _, response in sequences]
-    padding = -(len(ids) + sum(lengths) - len(lengths)) % TOKEN_MULTIPLE
-    if padding:
-        ids += [0] * padding
-        prompts.append(padding)
-    predictors: list[NDArray[np.int64] | list[int]] = []
-    for place, (_, response) in zip(prompt_of, sequences, strict=True):
-        predictors += [[ends[place] - 1], np.arange(len(ids), len(ids) + len(response) - 1)]
-        ids += response[:-1]
-    return Packed(
-        input_ids=torch.tensor(ids),
-        batch=PackedBatch.from_prompts(prompts, [n - 1 for n in lengths], prompt_of),
-        fill=1.0 - padding / len(ids),
-        predictors=torch.from_numpy(np.concatenate(predictors)),
-        targets=torch.tensor([token for _, response in sequences for token in response]),
-        response_lengths=torch.tensor(lengths),
-    )
-
-
-def micro_batches(
-    sequences: Sequence[tuple[Sequence[int], Sequence[int]]], max_tokens: int
-) -> list[range]:
-    """Cut (prompt, response) pairs, in order, into runs of few tokens; a run packs a prompt once.
-
-    Each run has at most `max_tokens` unless a single sequence is longer.
-    """
-    runs: list[range] = []
-    start = used = 0
-    seen: set[tuple[int, ...]] = set()
-    for i, (prompt, response) in enumerate(sequences):
-        key, length = tuple(prompt), len(response) - 1
-        if used and used + length + len(prompt) * (key not in seen) > max_tokens:
-            runs.append(range(start, i))
-            start, used, seen = i, 0, set()
-        used += length + len(prompt) * (key not in seen)
-        seen.add(key)
-    return [*runs, range(start, len(sequences))]

@@ -16,8 +16,7 @@ from falcon_h1r.model.config import FalconH1Config
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train.batches import Source
-from falcon_h1r.train.config import RECIPE, recipe_text
-from falcon_h1r.train.loop import CHECKPOINTS, FINAL, METRICS, disk_errors
+from falcon_h1r.train.loop import CHECKPOINTS, FINAL, METRICS, TENSORBOARD, make_folder
 from falcon_h1r.train.lora import add_adapters
 from falcon_h1r.train.packing import Document
 from falcon_h1r.train.recipe_sft import SftRecipe
@@ -30,13 +29,8 @@ VOCABULARY, ADAPTER = "vocabulary", "adapter"
 
 def prepare_output(recipe: SftRecipe, output: Path, fresh: bool) -> None:
     """Make the folder and leave the resolved recipe in it; `fresh` forgets an earlier run."""
-    if fresh:
-        for name in (CHECKPOINTS, FINAL, ADAPTER, VOCABULARY, "tensorboard"):
-            shutil.rmtree(output / name, ignore_errors=True)
-        (output / METRICS).unlink(missing_ok=True)
-    with disk_errors(output / RECIPE):
-        output.mkdir(parents=True, exist_ok=True)
-        (output / RECIPE).write_text(recipe_text(recipe))
+    left = (CHECKPOINTS, FINAL, ADAPTER, VOCABULARY, TENSORBOARD, METRICS)
+    make_folder(output, recipe, left if fresh else ())
 
 
 def prepare_vocabulary(recipe: SftRecipe, output: Path) -> None:

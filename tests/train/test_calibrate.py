@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from falcon_h1r.train.calibrate import (
     score,
 )
 from falcon_h1r.train.checkpoint import verify_folder
+from falcon_h1r.train.tasks import held_out_problems
 
 
 def test_auroc_counts_pairs_and_halves_ties() -> None:
@@ -149,9 +152,28 @@ def test_without_wrong_traces_the_start_stays(
 def test_refusals_come_before_anything_is_made(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean sums"):
         room.calibrate(source, tmp_path / "out", families=["sum"])
+    with pytest.raises(ConfigError, match="keep is"):
+        room.calibrate(source, tmp_path / "out", keep=1.5)
     with pytest.raises(ConfigError, match="was not written by calibrate"):
         room.calibrate(source, source)
     assert not (tmp_path / "out").exists()
+
+
+def test_problems_of_the_evaluation_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "encode_prompt", lambda tokenizer, problem: [])
+    asked: list[str] = []
+
+    class Asked:
+        tokenizer = model = None
+
+        def think(self, problems: list[str], config: object) -> list[SimpleNamespace]:
+            asked.extend(problems)
+            return [SimpleNamespace(traces=()) for _ in problems]
+
+    llm = cast(LLM, Asked())
+    assert judged_traces(llm, families=["booleans"], levels=[1], problems=12, traces=1) == []
+    assert 6 < len(asked) < 12
+    assert not set(asked) & {p.problem for p in held_out_problems("booleans", 100, level=1)}
 
 
 def test_traces_are_sampled_and_judged_by_family_and_level() -> None:

@@ -38,7 +38,7 @@ class FalconH1Attention(nn.Module):
         if cache is None:
             cu_keys = None
             if batch.shared is not None:
-                k, v = (_keys(x, batch.shared.key_rows) for x in (k, v))
+                k, v = (_keys(each, batch.shared.key_rows) for each in (k, v))
                 cu_keys = batch.shared.cu_keys
             y = ops.varlen_attention(q, k, v, batch.cu_seqlens, self.scale, cu_keys)
         else:

@@ -128,6 +128,8 @@ class FalconH1Mixer(nn.Module):
         sizes = [shared.num_tokens, xBC.shape[0] - shared.num_tokens]
         (prompts, responses), (dt, more_dt) = torch.split(xBC, sizes), torch.split(dt, sizes)
         y, (conv_state, ssm_state) = self._mix(prompts, dt, A, shared.cu_prompts)
+        if not sizes[1]:  # every response is empty
+            return y
         conv_state = conv_state.index_select(0, shared.prompt_of)
         ssm_state = ssm_state.index_select(0, shared.prompt_of)
         more, _ = self._mix(responses, more_dt, A, shared.cu_responses, (conv_state, ssm_state))

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _MAX_HEADER_BYTES = 100_000_000
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
+"""Says which of several files holds each tensor."""
 _SINGLE = "model.safetensors"
 
 
@@ -86,11 +87,11 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     """Return which file of `folder` holds each tensor, from the index or the single file."""
     if not folder.is_dir():
         raise WeightsError(f"{folder} does not exist; give the folder of a Falcon-H1 model")
-    index = folder / _INDEX
+    index = folder / INDEX
     if not index.exists():
         single = folder / _SINGLE
         if not single.exists():
-            raise WeightsError(f"{folder} holds neither {_SINGLE} nor {_INDEX}")
+            raise WeightsError(f"{folder} holds neither {_SINGLE} nor {INDEX}")
         return dict.fromkeys(read_header(single), single)
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -99,7 +100,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         raise WeightsError(f"{index} is not a safetensors index: {error!r}") from None
     for path in sorted(set(files.values())):
         if not path.exists():
-            raise WeightsError(f"{path} is missing; {_INDEX} names it as a shard")
+            raise WeightsError(f"{path} is missing; {INDEX} names it as a shard")
     return files
 
 
