@@ -101,7 +101,7 @@ comma := ,
 joined = $(subst $(space),$(comma),$(strip $(1)))
 TASKS := $(foreach level,1 2 3,$(FAMILIES:%=reference:%@$(level)))
 OPTIONS_calibrated = --card $(WHEEL_MODEL)/README.md --families $(call joined,$(FAMILIES))
-OPTIONS_eval := --tasks $(call joined,$(TASKS)) --limit 40 --budget 16 --replay
+OPTIONS_eval := --tasks $(call joined,$(TASKS)) --limit 25 --budget 16 --replay
 
 ifdef SMOKE
 REFERENCE := runs/reference-smoke
