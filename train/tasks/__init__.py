@@ -14,6 +14,7 @@ from falcon_h1r.train.tasks import (
     formal_fallacies,
     geometric_shapes,
     hyperbaton,
+    judging,
     lies,
     logical_deduction,
     navigate,
@@ -38,6 +39,7 @@ FAMILIES: dict[str, Family] = {
     "navigate": navigate,
     "copying": copying,
     "drills": drills,
+    "judging": judging,
     "dyck_languages": dyck_languages,
     "hyperbaton": hyperbaton,
     "object_counting": object_counting,
@@ -51,8 +53,8 @@ FAMILIES: dict[str, Family] = {
     "penguins_in_a_table": penguins_in_a_table,
     "reasoning_about_colored_objects": reasoning_about_colored_objects,
 }
-EVALUATED = tuple(name for name in FAMILIES if name not in ("copying", "drills"))
-"""Families that are measured; the other two only teach what these need."""
+EVALUATED = tuple(name for name in FAMILIES if name not in ("copying", "drills", "judging"))
+"""Families that are measured; the other three only teach what these need."""
 _IN_VAIN = 2000
 """Draws without a new held-out problem after which a level has no more: 5 % are held out."""
 
