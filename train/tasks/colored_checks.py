@@ -121,20 +121,26 @@ def _walk_counts(text: str) -> list[str] | None:
         for (_, color, _), part in zip(things, _parts(things, False), strict=True):
             fate = "same" if color in match.groups() else "other"
             total += fate == "other"
-            lines.append(f"- {part} {fate} {total}")
+            lines.append(f"- {part}: {color} {fate} {total}")
         return [match[0].removesuffix("?"), *lines]
     match = _REMOVAL.match(question)
     if match is None:
         return None
+    nouns = [_bare(asked) == asked for asked in match.groups()]
+    colors = not all(nouns)
     for (count, color, noun), part in zip(things, _parts(things, True), strict=True):
-        before = str(total)[::-1]
-        if _matches(match[1], color, noun):
+        before, shown = str(total)[::-1], f": {color}" if colors else ""
+        if nouns[0] and _matches(match[1], color, noun):
             lines.append(f"- {part} gone {before}")
+        elif nouns[1] and not _matches(match[2], color, noun):
+            lines.append(f"- {part} no {before}")
+        elif _matches(match[1], color, noun):
+            lines.append(f"- {part}{shown} gone {before}")
         elif _matches(match[2], color, noun):
             total += count
-            lines.append(f"- {part} yes {before}+{count}={str(total)[::-1]}")
+            lines.append(f"- {part}{shown} yes {before}+{count}={str(total)[::-1]}")
         else:
-            lines.append(f"- {part} no {before}")
+            lines.append(f"- {part}{shown} no {before}")
     return [f"remove {_bare(match[1])}, {_bare(match[2])}", *lines]
 
 
@@ -148,7 +154,10 @@ def _walk_row(text: str, value: str) -> list[str]:
     match = _BESIDE.search(question)
     assert match is not None
     start = _place_of(match[3], things)[0]
-    found = [f"{line} {'yes' if i == start else 'no'}" for i, line in enumerate(lines)]
+    colors = [color for _, color, _ in things]
+    by_color = match[3].split()[0] == colors[start] and match[3] != things[start][2]
+    named = [f": {color}" if by_color else "" for color in colors]
+    found = [f"{line}{named[i]} {'yes' if i == start else 'no'}" for i, line in enumerate(lines)]
     header = match[0].removesuffix("?")
     if match[2]:
         after = len(things) - 1 - start
@@ -164,7 +173,7 @@ def _walk_row(text: str, value: str) -> list[str]:
     for i in span:
         others = sum(things[j][1] != count_of[2] for j in span if j <= i)
         fate = "same" if things[i][1] == count_of[2] else "other"
-        told.append(f"{found[i] if left else lines[i]} {fate} {others}")
+        told.append(f"{found[i] if left else lines[i]}: {colors[i]} {fate} {others}")
     walked = [*told, found[start]] if left else [*found[: start + 1], *told]
     return [f"{count_of[1]} {header}", *walked]
 
@@ -181,7 +190,7 @@ def walk(text: str, value: str) -> list[str]:
         lines = [f"- {p} {'yes' if i == place else 'no'}" for i, p in enumerate(parts)]
         if one[1]:
             return [one[1], *lines, _color_line(value)]
-        judged = f"{things[place][1]}={one[3]} {value}"
+        judged = f"- {things[place][1]} = {one[3]} {value}"
         return [f"{one[2]} {one[3]}", *lines, judged, f"- {value} {'A' if value == 'yes' else 'B'}"]
     lines = lines or _walk_row(text, value)
     if value in NUMBER_WORDS:

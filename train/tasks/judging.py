@@ -58,7 +58,10 @@ def _colors(rng: Random, count: int) -> Drill:
         for noun in draw_nouns(rng, THINGS, count)
     ]
     asked = f"neither {one} nor {two}"
-    lines = [f"- {t} {'same' if t.split()[1] in (one, two) else 'other'}" for t in things]
+    lines = []
+    for thing in things:
+        color = thing.split()[1]
+        lines.append(f"- {thing}: {color} {'same' if color in (one, two) else 'other'}")
     return f"{_JUDGE}{asked}: {', '.join(things)}", [asked, *lines]
 
 
@@ -112,10 +115,10 @@ def _read(asked: str) -> list[str]:
         return [f"{text} {_digits(text)}" for text in asked[len(_DATES) :].split("; ")]
     words, _, listed = asked[len(_JUDGE) :].rpartition(": ")
     if words:
-        lines = [
-            f"- {t} {'same' if t.split()[1] in words.split() else 'other'}"
-            for t in listed.split(", ")
-        ]
+        lines = []
+        for thing in listed.split(", "):
+            _, color, *_ = thing.split()
+            lines.append(f"- {thing}: {color} {'same' if color in words.split() else 'other'}")
         return [words, *lines]
     lines = []
     for text in listed.split(", "):

@@ -1,13 +1,14 @@
 """Chains of thought of penguins_in_a_table: every line quotes a row and computes from it alone.
 
-A question for a name goes through the options, each with its row, its number (or first letter)
-compared with the best so far, and the best so far with its letter; it ends in the answer's letter:
+A question for a name goes through the options, each with its row, its number compared with the best
+so far, and the best so far with its letter; it ends in the answer's letter. Whether a row counts is
+decided behind its name, before any number stands between. The alphabet needs no rows:
 
-    oldest penguin age>
-    A Kaimpos, 2, 58, 16:2;2,A
-    B Dugru, 8, 42, 39:8>2 yes;8,B
-    C Maya, 7, 104, 6 gone;8,B
-    D Lisa none;8,B
+    oldest penguin age>               last penguin name>
+    A Kaimpos, 2, 58, 16:2,A          A Kaimpos:K,A
+    B Dugru, 8, 42, 39:8>2 yes;8,B    B Dugru:D>K no;K,A
+    C Maya gone;8,B                   C Maya gone;K,A
+    D Lisa none;8,B                   D Lisa none;K,A
 
 A question for a number goes through the tables. An added row stands below "table:" and the rows of
 a second table below "(kg)", as in the text, so that quoting goes on where it stopped. Then the
@@ -56,10 +57,11 @@ def through_options(
     options: Sequence[str],
     tell: Callable[[Row, str], str],
     keep: Callable[[], str] = str,
+    shown: Callable[[Row], str] = show,
 ) -> list[str]:
     """One line an option, up to the one that ends in "yes".
 
-    `tell` follows a row that counts, `keep` any other.
+    `tell` follows a row that counts, as `shown`; `keep` follows any other's name.
     """
     known = {row.name: row for row in [*tables.listed, *tables.others]}
     lines = []
@@ -68,9 +70,9 @@ def through_options(
         if row is None:
             lines.append(f"{letter} {name} none{keep()}")
         elif row not in rows:
-            lines.append(f"{letter} {show(row)}{_fate(tables, row)}{keep()}")
+            lines.append(f"{letter} {name}{_fate(tables, row)}{keep()}")
         else:
-            lines.append(f"{letter} {show(row)}:{tell(row, letter)}")
+            lines.append(f"{letter} {shown(row)}:{tell(row, letter)}")
             if lines[-1].endswith(" yes"):
                 break
     return lines
@@ -81,8 +83,8 @@ def through_tables(tables: Tables, rows: list[Row], tell: Callable[[Row], str]) 
     lines = []
     if rows[0] in tables.penguins:
         for i, row in enumerate(tables.listed):
-            told = f":{tell(row)}" if row in rows else _fate(tables, row)
-            lines += [f"- {show(row)}{told}"] if i < 4 else ["table:", f"{show(row)}{told}"]
+            told = f"{show(row)}:{tell(row)}" if row in rows else f"{row.name}{_fate(tables, row)}"
+            lines += [f"- {told}"] if i < 4 else ["table:", told]
     if rows[-1] in tables.others:
         lines += ["(kg)", *(f"{show(row)}:{tell(row)}" for row in tables.others)]
     return lines
@@ -106,7 +108,8 @@ def best_option(header: str, tables: Tables, rows: list[Row], column: str, sign:
         def keep() -> str:
             return f";{best[-1][0]},{best[-1][1]}" if best else ""
 
-        lines = through_options(tables, rows, options, tell, keep)
+        shown = (lambda row: row.name) if column == "name" else show
+        lines = through_options(tables, rows, options, tell, keep, shown)
         return [f"{header} {column}{sign}", *lines]
 
     return chain

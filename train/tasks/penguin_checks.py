@@ -75,9 +75,12 @@ def _line(row: Row) -> str:
 
 
 def _options(
-    text: str, tables: Tables, rows: list[Row], tell: Callable[[list[Row]], str]
-) -> list[str]:  # fmt: skip
-    """The walk through the options; `tell` gets the rows that count up to the one in question."""
+    text: str, tables: Tables, rows: list[Row], tell: Callable[[list[Row]], str], whole: bool = True
+) -> list[str]:
+    """The walk through the options; `tell` gets the rows that count up to the one in question.
+
+    Without `whole` of those rows, too, the name alone is written.
+    """
     lines, seen, kept = [], list[Row](), ""
     everyone = [*tables.listed, *tables.others]
     for letter, name in zip(LETTERS, read_options(text), strict=False):
@@ -87,11 +90,11 @@ def _options(
         elif row in rows:
             seen.append(row)
             told = tell(seen)
-            lines.append(f"{letter} {_line(row)}:{told}")
+            lines.append(f"{letter} {_line(row) if whole else row.name}:{told}")
             kept = f";{told.split(';')[-1]}" if "," in told else ""
         else:
             gone = row in tables.listed and row not in tables.penguins
-            lines.append(f"{letter} {_line(row)} {'gone' if gone else 'other'}{kept}")
+            lines.append(f"{letter} {row.name} {'gone' if gone else 'other'}{kept}")
         if lines[-1].endswith(" yes"):
             break
     return lines
@@ -103,8 +106,10 @@ def _rows(tables: Tables, rows: list[Row], tell: Callable[[list[Row]], str]) -> 
     walked = tables.listed if any(row in tables.listed for row in rows) else []
     for row in walked:
         lines += ["table:"] if row in tables.listed[4:] else []
-        told = f":{tell(rows[: rows.index(row) + 1])}" if row in rows else " gone"
-        lines.append(f"{'- ' if row in tables.listed[:4] else ''}{_line(row)}{told}")
+        told = f"{row.name} gone"
+        if row in rows:
+            told = f"{_line(row)}:{tell(rows[: rows.index(row) + 1])}"
+        lines.append(f"{'- ' if row in tables.listed[:4] else ''}{told}")
     for row in tables.others if any(row in tables.others for row in rows) else []:
         lines += ["(kg)"] if row == tables.others[0] else []
         lines.append(f"{_line(row)}:{tell(rows[: rows.index(row) + 1])}")
@@ -141,7 +146,9 @@ def _walk_best(text: str, column: str, sign: int, other: str) -> list[str]:
         carried = best.at(other) if other else LETTERS[options.index(best.name)]
         return f"{_best_so_far([key(row) for row in seen], sign)}{key(best)},{carried}"  # type: ignore[arg-type]
 
-    return _rows(tables, rows, tell) if other else _options(text, tables, rows, tell)
+    if other:
+        return _rows(tables, rows, tell)
+    return _options(text, tables, rows, tell, whole=column != "name")
 
 
 def _walk_total(text: str, column: str, average: bool, value: str) -> list[str]:

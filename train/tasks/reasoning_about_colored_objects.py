@@ -1,14 +1,16 @@
 """Colours and counts of things in BIG-Bench-Hard's wording (reasoning_about_colored_objects).
 
 The chain copies the words of the question, then the listed things one by one as the text has them,
-each judged by itself, up to the one that is asked for (numbered in a row). A number is carried
-along; the last thing begins with "and". `colored_checks` solves the text again.
+each judged by itself, up to the one that is asked for (numbered in a row). What is judged stands
+last before the verdict: where it is the colour, it is written once more behind the noun, after what
+the noun decides. A number is carried along; the last thing begins with "and". `colored_checks`
+solves the text again.
 
-    right of the mitten         neither red nor blue          remove mittens, teal
-    1 a teal flute no           - a teal flute other 1        - two teal mittens gone 0
-    2 a pink mitten yes         - a red cup same 1            - one teal flute yes 0+1=1
-    3 and a red cup             - and a pink mitten other 2   - and one red flute no 1
-    - red A                     - 2 two C                     - 1 one B
+    right of the mitten       neither red nor blue               remove mittens, teal
+    1 a teal flute no         - a teal flute: teal other 1       - two teal mittens gone 0
+    2 a pink mitten yes       - a red cup: red same 1            - one teal flute: teal yes 0+1=1
+    3 and a red cup           - and a pink mitten: pink other 2  - and one red flute: red no 1
+    - red A                   - 2 two C                          - 1 one B
 """
 
 from dataclasses import dataclass
@@ -110,7 +112,7 @@ def _ask_whether(rng: Random, things: list[Thing]) -> Asked:
     yes = rng.random() < 0.5
     color = own if yes else rng.choice([c for c in COLORS if c != own])
     value = "yes" if yes else "no"
-    lines = [*_search(f"the {noun} {color}", things, found), f"{own}={color} {value}"]
+    lines = [*_search(f"the {noun} {color}", things, found), f"- {own} = {color} {value}"]
     lines.append(f"- {value} {'A' if yes else 'B'}")
     return Asked(text=f"Is the {noun} {color}?", lines=lines, value=value, options=["yes", "no"])
 
@@ -128,7 +130,7 @@ def _ask_neither(rng: Random, things: list[Thing]) -> Asked:
     lines, total = [asked], 0
     for (color, _), part in zip(things, _quoted(things), strict=True):
         total += color not in colors
-        lines.append(f"- {part} {'same' if color in colors else 'other'} {total}")
+        lines.append(f"- {part}: {color} {'same' if color in colors else 'other'} {total}")
     lines.append(_count_line(total))
     return Asked(text=f"How many {rng.choice(GENERAL)} are {asked}?", lines=lines,
                  value=NUMBER_WORDS[total], options=_number_options(rng, len(things)))  # fmt: skip
@@ -136,6 +138,11 @@ def _ask_neither(rng: Random, things: list[Thing]) -> Asked:
 
 def _numbered(things: list[Thing]) -> list[str]:
     return [f"{i} {part}" for i, part in enumerate(_quoted(things), 1)]
+
+
+def _with_colors(lines: list[str], things: list[Thing]) -> list[str]:
+    """The colour once more behind each noun."""
+    return [f"{line}: {color}" for line, (color, _) in zip(lines, things, strict=True)]
 
 
 def _ask_row(rng: Random, things: list[Thing], general: str) -> Asked:
@@ -153,12 +160,14 @@ def _ask_row(rng: Random, things: list[Thing], general: str) -> Asked:
     start = rng.choice(places)
     if kind == "furthest" and 2 * start == count - 1:
         start = 0
-    name = things[start][1] if rng.random() < 0.6 else f"{things[start][0]} {word}"
+    by_noun = rng.random() < 0.6
+    name = things[start][1] if by_noun else f"{things[start][0]} {word}"
     place = start + {"left": -1, "right": 1}.get(kind, 0)
     words = f"directly to the {kind} of"
     if kind == "furthest":
         place, words = count - 1 if 2 * start < count - 1 else 0, "furthest from"
-    lines = [f"{line} {'yes' if i == start else 'no'}" for i, line in enumerate(lines)]
+    seen = lines if by_noun else _with_colors(lines, things)
+    lines = [f"{line} {'yes' if i == start else 'no'}" for i, line in enumerate(seen)]
     end = count if kind == "furthest" else start + 1
     lines = [f"{words.removeprefix('directly to the ')} the {name}", *lines[:end]]
     if kind == "right":
@@ -178,16 +187,18 @@ def _ask_side(rng: Random, things: list[Thing], general: str) -> Asked:
     by_noun = rng.random() < 0.5
     name = things[start][1] if by_noun else f"{things[start][0]} {general[:-1]}"
     lines, total = [f"non-{color} {side} of the {name}"], 0
-    for i, line in enumerate(_numbered(things)):
+    numbered = _numbered(things)
+    told = numbered if by_noun else _with_colors(numbered, things)  # judged by name
+    for i, (own, _) in enumerate(things):
         if side == "left" and i == start:
-            lines.append(f"{line} yes")
+            lines.append(f"{told[i]} yes")
             break
         if side == "right" and i <= start:
-            lines.append(f"{line} {'yes' if i == start else 'no'}")
+            lines.append(f"{told[i]} {'yes' if i == start else 'no'}")
             continue
-        total += things[i][0] != color
-        judged = f"{'same' if things[i][0] == color else 'other'} {total}"
-        lines.append(f"{line} no {judged}" if side == "left" else f"{line} {judged}")
+        total += own != color
+        judged = f"{own} {'same' if own == color else 'other'} {total}"
+        lines.append(f"{told[i]} no: {judged}" if side == "left" else f"{numbered[i]}: {judged}")
     lines.append(_count_line(total))
     text = f"How many non-{color} {general} do you see to the {side} of the {name}?"
     return Asked(text=text, lines=lines, value=NUMBER_WORDS[total],
@@ -221,14 +232,14 @@ def _count_after_removal(rng: Random, count: int) -> tuple[str, Asked]:
     shown = counted.removesuffix(f" {general}")
     lines, total = [f"remove {removed.removesuffix(f' {general}')}, {shown}"], 0
     for (n, thing), part in zip(groups, [*parts[:-1], f"and {parts[-1]}"], strict=True):
-        if gone in thing:
-            told = f"gone {reverse(total)}"
-        elif asked in thing:
-            told = f"yes {reverse(total)}+{n}={reverse(total + n)}"
+        color, noun = thing
+        is_decided = noun == gone or not (asks_color or noun == asked)  # by the noun alone
+        fate = "gone" if gone == noun or (not is_decided and gone == color) else "no"
+        if gone not in thing and asked in thing:
+            fate = f"yes {reverse(total)}+{n}="
             total += n
-        else:
-            told = f"no {reverse(total)}"
-        lines.append(f"- {part} {told}")
+        told = "" if is_decided or not (asks_color or by_color) else f": {color}"
+        lines.append(f"- {part}{told} {fate}{'' if fate[-1] == '=' else ' '}{reverse(total)}")
     lines.append(_count_line(total))
     text = f"If I remove all the {removed} from the {place}, how many {counted} remain on it?"
     opening = f"On the {place}, {seen} {enumerate_nouns(parts)}. "
