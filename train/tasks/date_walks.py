@@ -86,11 +86,13 @@ def _take_days(lines: list[str], start: date, step: int) -> date:
 
 
 def try_options(lines: list[str], options: Sequence[str], wanted: str) -> None:
-    """Copy option after option, digit by digit: "no" behind the first digit that is another."""
+    """Copy option after option: "no" behind the first of month, day and year that is another."""
     for letter, option in zip(LETTERS, options, strict=False):
-        if option == wanted:
+        parts = option.split("/")
+        for i, (part, right) in enumerate(zip(parts, wanted.split("/"), strict=True), 1):
+            if part != right:
+                lines.append(f"({letter}) {'/'.join(parts[:i])} no")
+                break
+        else:
             lines.append(f"({letter}) {option} yes")
             return
-        pairs = enumerate(zip(option, wanted, strict=True), 1)
-        same_until = next(i for i, (digit, right) in pairs if digit != right)
-        lines.append(f"({letter}) {option[:same_until]} no")
