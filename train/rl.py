@@ -302,8 +302,15 @@ class RlRun:
 def prepare(
     recipe_class: type[_R], recipe: str | Path, output: Path, overrides: Sequence[str], fresh: bool
 ) -> _R:
-    """Load the recipe and make the folder; with `fresh` what an earlier run left is removed."""
+    """Load the recipe and make the folder; with `fresh` what an earlier run left is removed.
+
+    Not before the start and the prompts of the new run are known to be there.
+    """
     resolved = load_recipe(recipe_class, recipe, overrides)
+    if fresh and resolved.model:
+        model_folder(resolved.model)
+    if fresh and resolved.data.source:
+        read_prompts(Path(resolved.data.source))
     left = (CHECKPOINTS, FINAL, TENSORBOARD, METRICS, VERDICTS, BAD_SAMPLE)
     make_folder(output, resolved, left if fresh else ())
     return resolved

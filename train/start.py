@@ -28,9 +28,23 @@ VOCABULARY, ADAPTER = "vocabulary", "adapter"
 
 
 def prepare_output(recipe: SftRecipe, output: Path, fresh: bool) -> None:
-    """Make the folder and leave the resolved recipe in it; `fresh` forgets an earlier run."""
+    """Make the folder and leave the resolved recipe in it; `fresh` forgets an earlier run.
+
+    Raises ConfigError, and leaves all as it was, when a folder the run begins with is not there.
+    """
+    _tokenizer_folders(recipe)
     left = (CHECKPOINTS, FINAL, ADAPTER, VOCABULARY, TENSORBOARD, METRICS)
     make_folder(output, recipe, left if fresh else ())
+
+
+def _tokenizer_folders(recipe: SftRecipe) -> list[str]:
+    """The folders a run begins with, each of which has a tokenizer; ConfigError when one has not."""
+    data = recipe.data
+    sources = [s for s in (recipe.init_from, data.tokenizer, data.source, data.held_out) if s]
+    for source in sources:
+        if not Tokenizer.is_in(source):
+            raise ConfigError(f"{source} holds no {TOKENIZER_FILES[0]}; put its tokenizer there")
+    return sources
 
 
 def prepare_vocabulary(recipe: SftRecipe, output: Path) -> None:
@@ -41,10 +55,7 @@ def prepare_vocabulary(recipe: SftRecipe, output: Path) -> None:
     """
     folder = output / VOCABULARY
     data = recipe.data
-    sources = [s for s in (recipe.init_from, data.tokenizer, data.source, data.held_out) if s]
-    for source in sources:
-        if not Tokenizer.is_in(source):
-            raise ConfigError(f"{source} holds no {TOKENIZER_FILES[0]}; put its tokenizer there")
+    sources = _tokenizer_folders(recipe)
     if not (folder / TOKENIZER_FILES[0]).exists():
         if sources:
             folder.mkdir(parents=True, exist_ok=True)

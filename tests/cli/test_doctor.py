@@ -52,3 +52,17 @@ def test_a_model_without_weights_is_a_problem(
 def test_an_unknown_bench_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "no_such"]) == 2
     assert "no_such" in capsys.readouterr().err
+
+
+def test_nobody_is_told_to_install_triton_beside_a_torch_for_cpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def version(name: str) -> str:
+        if name == "triton":
+            raise metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(metadata, "version", version)
+    findings: list[doctor.Finding] = []
+    assert doctor._packages(findings)["triton"] is None
+    assert [(f.level, f.remedy) for f in findings] == [("note", doctor.NO_TRITON)]

@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from falcon_h1r.errors import TrainingError
+from falcon_h1r.errors import FalconH1RError, TrainingError
 from falcon_h1r.thinking.judge import Judge
 from falcon_h1r.train import checkpoint, rewards
 from falcon_h1r.train.checkpoint import write_folder
@@ -291,6 +291,20 @@ def test_a_checkpoint_of_another_shape_is_refused(
         assert "--fresh" in str(raised.value)
         assert "\n" not in str(raised.value)
     assert before == {p: p.read_bytes() for p in (output / CHECKPOINTS).rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("words", ["data.source=nowhere", "model=./nowhere"])
+def test_fresh_removes_nothing_for_a_run_that_cannot_begin(
+    method: str, words: str, rl_recipe: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    train = METHODS[method][0]
+    train(rl_recipe, output, ["optimizer.steps=1"], report=quiet)
+    before = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    with pytest.raises(FalconH1RError, match="nowhere"):
+        train(rl_recipe, output, [words], fresh=True, report=quiet)
+    assert before == {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
 
 
 # Losses and verifiers

@@ -197,3 +197,13 @@ def test_tensorboard_files_are_written_where_asked_for(train: Callable[..., Any]
     events = list((output / "tensorboard").glob("events.out.tfevents.*"))
     assert len(events) == 1
     assert b"grad_norm" in events[0].read_bytes()
+
+
+def test_fresh_removes_nothing_for_a_run_that_cannot_begin(
+    train: Callable[..., Any], tiny_recipe: Path
+) -> None:
+    output, _ = train("kept", "optimizer.steps=2")
+    before = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    with pytest.raises(ConfigError, match="nowhere"):
+        run_sft(tiny_recipe, output, ["init_from=nowhere"], fresh=True, report=quiet)
+    assert before == {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}

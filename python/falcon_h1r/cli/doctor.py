@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 REQUIRED = ("torch", "numpy", "safetensors", "PyYAML", "rich", "math-verify")
 OPTIONAL = {
-    "triton": "kernels on GPUs",
     "huggingface-hub": "checkpoints by hub id (extra `hub`)",
     "tokenizers": "training a tokenizer (extra `train`)",
     "tensorboard": "curves of a training run (extra `train`)",
     "matplotlib": "figures of an evaluation (extra `report`)",
 }
+NO_TRITON = "nothing on a CPU; for a GPU install torch's GPU build, which brings the one it needs"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "thinking.json")
 CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 """Names as Linux prints them; the last three are ARM's."""
@@ -58,7 +58,7 @@ def diagnose() -> dict[str, Any]:
 
 def _packages(findings: list[Finding]) -> dict[str, str | None]:
     versions: dict[str, str | None] = {}
-    for name in ("falcon-h1r", *REQUIRED, *OPTIONAL):
+    for name in ("falcon-h1r", *REQUIRED, "triton", *OPTIONAL):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -80,6 +80,14 @@ def _packages(findings: list[Finding]) -> dict[str, str | None]:
                     remedy=f"pip install {name}",
                 )
             )
+    if versions["triton"] is None:
+        findings.append(
+            Finding(
+                level="note",
+                what="triton is not installed; it serves kernels on GPUs",
+                remedy=NO_TRITON,
+            )
+        )
     return versions
 
 
