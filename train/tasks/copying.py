@@ -24,10 +24,19 @@ _POOL = sorted(
 
 
 def _word(rng: Random) -> str:
+    """One of the lists, or made up: as names and nouns are, or of any letters.
+
+    What was never written is not copied: rare pieces must come up somewhere.
+    """
     kind = rng.random()
-    if kind < 0.6:
+    if kind < 0.5:
         return rng.choice(_POOL)
-    return english_like(rng) if kind < 0.8 else made_up_name(rng)
+    if kind < 0.65:
+        return english_like(rng)
+    if kind < 0.95:
+        name = made_up_name(rng)
+        return name if kind < 0.8 else name.lower()
+    return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 5)))
 
 
 def _words(rng: Random, count: int) -> list[str]:
