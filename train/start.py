@@ -38,7 +38,7 @@ def prepare_output(recipe: SftRecipe, output: Path, fresh: bool) -> None:
 
 
 def _tokenizer_folders(recipe: SftRecipe) -> list[str]:
-    """The folders a run begins with, each of which has a tokenizer; ConfigError when one has not."""
+    """The folders a run begins with, each with a tokenizer; ConfigError when one has none."""
     data = recipe.data
     sources = [s for s in (recipe.init_from, data.tokenizer, data.source, data.held_out) if s]
     for source in sources:
@@ -54,7 +54,6 @@ def prepare_vocabulary(recipe: SftRecipe, output: Path) -> None:
     on the generators. Raises ConfigError when a folder has none, or two have different ones.
     """
     folder = output / VOCABULARY
-    data = recipe.data
     sources = _tokenizer_folders(recipe)
     if not (folder / TOKENIZER_FILES[0]).exists():
         if sources:
