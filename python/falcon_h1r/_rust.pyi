@@ -557,7 +557,7 @@ def sample_with_confidence(
 
 # --- kernels (training) ---
 # Addresses and row strides as above, in the order of the core's fields; only
-# `ops/cpu_train.py` calls these.
+# `ops/cpu_train.py` and `ops/cpu_products.py` call these.
 
 TRAIN_ROW_BLOCK: int
 """Rows a task of the row-wise kernels takes; gradients of weights leave one sum a block."""
@@ -670,4 +670,13 @@ def train_cross_entropy_backward(
     targets: int,
     scale: float,
     given: Sequence[int],
+) -> None: ...
+def train_matmul(
+    threads: int,
+    sizes: Sequence[int],
+    a: Sequence[int],
+    b: Sequence[int],
+    c: int,
+    c_row: int,
+    add: bool,
 ) -> None: ...

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from falcon_h1r.errors import RequestError
-from falcon_h1r.ops import chunked, cpu, cpu_train, reference, sampling
+from falcon_h1r.ops import chunked, cpu, cpu_products, cpu_train, reference, sampling
 from falcon_h1r.ops.sampling import ConfidenceMeasure, SampleOutput
 
 Backend = Literal["reference", "cpu"] | None
@@ -68,10 +68,17 @@ def linear(
     ):
         # Training in float32: scaling the weight's rows is cheaper than scaling every token's.
         weight, scale = weight * scale[:, None], None
-    y = F.linear(x, weight)
+    y = _product(backend, x, weight)
     if scale is not None:
         y = (y * scale).to(y.dtype)
     return y if bias is None else y + bias
+
+
+def _product(backend: Backend, x: Tensor, weight: Tensor) -> Tensor:
+    flows = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if flows and backend is None and cpu_products.is_served(x, weight):
+        return cpu_products.linear(x, weight)
+    return F.linear(x, weight)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, backend: Backend = None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from falcon_h1r import _rust
-from falcon_h1r.ops import chunked, reference
+from falcon_h1r.ops import chunked, cpu_products, reference
 from falcon_h1r.ops.precision import matmul_precision
 
 _ROW_MULTIPLE = 128
@@ -461,7 +461,7 @@ class _CrossEntropy(torch.autograd.Function):
         block = torch.empty(min(rows, hidden.shape[0]), weight.shape[0])
         for at in range(0, hidden.shape[0], rows):
             h = hidden[at : at + rows]
-            logits = torch.mm(h, weight.t(), out=block[: h.shape[0]])
+            logits = cpu_products.mm(h, weight.t(), block[: h.shape[0]])
             _rust.train_cross_entropy_forward(
                 torch.get_num_threads(),
                 tuple(logits.shape),
@@ -482,7 +482,7 @@ class _CrossEntropy(torch.autograd.Function):
         for at in range(0, hidden.shape[0], ctx.rows):
             h = hidden[at : at + ctx.rows]
             with matmul_precision(ctx.precision):  # the very logits that `lse` is of
-                logits = torch.mm(h, weight.t(), out=block[: h.shape[0]])
+                logits = cpu_products.mm(h, weight.t(), block[: h.shape[0]])
             _rust.train_cross_entropy_backward(
                 torch.get_num_threads(),
                 tuple(logits.shape),
@@ -491,8 +491,8 @@ class _CrossEntropy(torch.autograd.Function):
                 ctx.scale,
                 [_at(lse[at:]), _at(dlosses[at:])],
             )
-            torch.mm(logits, weight, out=dhidden[at : at + ctx.rows])
-            dweight.addmm_(logits.t(), h)
+            cpu_products.mm(logits, weight, dhidden[at : at + ctx.rows])
+            cpu_products.mm(logits.t(), h, dweight, add=True)
         return dhidden, dweight, None, None, None
 
 

@@ -2,11 +2,12 @@
 //!
 //! Tensors arrive as addresses (`tensor.data_ptr()`, 0 for none) in the order of the core's
 //! fields, row strides in elements. `falcon_h1r.ops.cpu_train` is the only caller; it has checked
-//! dtypes, shapes, strides and `cu_seqlens` before it calls, and holds the tensors meanwhile.
+//! dtypes, shapes, strides and `cu_seqlens` before it calls, and holds the tensors meanwhile; for
+//! products `falcon_h1r.ops.cpu_products` does.
 
 use falcon_kernels::train::{
-    self as core, Attention, AttentionGrads, Conv, ConvGrads, CrossEntropy, Norm, NormGrads, Rope,
-    Scan, ScanGrads, Swiglu,
+    self as core, Attention, AttentionGrads, Conv, ConvGrads, CrossEntropy, Matmul, Norm,
+    NormGrads, Operand, Rope, Scan, ScanGrads, Swiglu,
 };
 use pyo3::prelude::*;
 
@@ -406,6 +407,38 @@ fn train_cross_entropy_backward(
     });
 }
 
+/// c [m, n] (+)= a [m, k] b [k, n] with operands in bfloat16. a and b: address and strides.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // as above
+fn train_matmul(
+    py: Python<'_>,
+    threads: usize,
+    sizes: [usize; 3],
+    a: [usize; 3],
+    b: [usize; 3],
+    c: usize,
+    c_row: usize,
+    add: bool,
+) {
+    run(py, threads, || {
+        let operand = |address: usize, outer: usize, inner: usize| Operand {
+            ptr: address as *const f32,
+            outer,
+            inner,
+        };
+        let product = Matmul {
+            sizes,
+            a: operand(a[0], a[1], a[2]),
+            b: operand(b[0], b[2], b[1]),
+            c: c as *mut f32,
+            c_row,
+            add,
+        };
+        // SAFETY: `cpu_products` checked the tensors (see the file's head).
+        unsafe { core::matmul(product) };
+    });
+}
+
 /// Add the training kernels to the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("TRAIN_ROW_BLOCK", core::BLOCK)?;
@@ -420,6 +453,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(train_swiglu_forward, module)?)?;
     module.add_function(wrap_pyfunction!(train_swiglu_backward, module)?)?;
     module.add_function(wrap_pyfunction!(train_rope, module)?)?;
+    module.add_function(wrap_pyfunction!(train_matmul, module)?)?;
     module.add_function(wrap_pyfunction!(train_cross_entropy_forward, module)?)?;
     module.add_function(wrap_pyfunction!(train_cross_entropy_backward, module)?)
 }

@@ -31,6 +31,7 @@ pub mod train;
 mod train_attention;
 mod train_conv;
 mod train_gemm;
+mod train_matmul;
 mod train_rows;
 mod train_ssd;
 mod train_ssd_backward;

@@ -7,6 +7,7 @@ pub use crate::train_attention::{
     Attention, AttentionGrads, attention_backward, attention_forward,
 };
 pub use crate::train_conv::{Conv, ConvGrads, conv_backward, conv_forward};
+pub use crate::train_matmul::{Matmul, Operand, matmul};
 pub use crate::train_rows::{
     BLOCK, CrossEntropy, Norm, NormGrads, Rope, Swiglu, cross_entropy_backward,
     cross_entropy_forward, norm_backward, norm_forward, rope, swiglu_backward, swiglu_forward,

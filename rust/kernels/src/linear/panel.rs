@@ -10,6 +10,8 @@ use std::arch::x86_64::*;
 
 use super::Job;
 use crate::pool;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::transpose16;
 use crate::simd::{Element, Kernel, Level, Simd, dispatch};
 use crate::train_gemm::{Gemm, Strided, padded, transpose, with_scratch};
 
@@ -154,30 +156,7 @@ unsafe fn transpose_avx512(a: *const f32, rows: usize, cols: usize, out: *mut f3
                 for (l, row) in r.iter_mut().enumerate().take(rows - i) {
                     *row = _mm512_maskz_loadu_ps(mask, a.add((i + l) * cols + j));
                 }
-                let mut t = r;
-                for l in 0..8 {
-                    t[2 * l] = _mm512_unpacklo_ps(r[2 * l], r[2 * l + 1]);
-                    t[2 * l + 1] = _mm512_unpackhi_ps(r[2 * l], r[2 * l + 1]);
-                }
-                for l in 0..4 {
-                    for h in 0..2 {
-                        let low = _mm512_castps_pd(t[4 * l + h]);
-                        let high = _mm512_castps_pd(t[4 * l + h + 2]);
-                        r[4 * l + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
-                        r[4 * l + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
-                    }
-                }
-                // r[4 l + c], quarter q: column c + 4 q of rows 4 l to 4 l + 3.
-                for c in 0..4 {
-                    let even = _mm512_shuffle_f32x4::<0x88>(r[c], r[4 + c]);
-                    let odd = _mm512_shuffle_f32x4::<0xDD>(r[c], r[4 + c]);
-                    let even2 = _mm512_shuffle_f32x4::<0x88>(r[8 + c], r[12 + c]);
-                    let odd2 = _mm512_shuffle_f32x4::<0xDD>(r[8 + c], r[12 + c]);
-                    t[c] = _mm512_shuffle_f32x4::<0x88>(even, even2);
-                    t[8 + c] = _mm512_shuffle_f32x4::<0xDD>(even, even2);
-                    t[4 + c] = _mm512_shuffle_f32x4::<0x88>(odd, odd2);
-                    t[12 + c] = _mm512_shuffle_f32x4::<0xDD>(odd, odd2);
-                }
+                let t = transpose16(r);
                 for (c, column) in t.iter().enumerate().take(wide) {
                     _mm512_storeu_ps(out.add((j + c) * out_row + i), *column);
                 }

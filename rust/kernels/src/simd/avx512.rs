@@ -35,6 +35,42 @@ unsafe fn widen(v: __m256i) -> __m512 {
     unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(v))) }
 }
 
+/// Transpose 16 rows of 16 lanes.
+///
+/// # Safety
+/// Needs avx512f and avx512dq.
+#[inline(always)]
+pub(crate) unsafe fn transpose16(mut r: [__m512; 16]) -> [__m512; 16] {
+    // SAFETY: register arithmetic only.
+    unsafe {
+        let mut t = r;
+        for l in 0..8 {
+            t[2 * l] = _mm512_unpacklo_ps(r[2 * l], r[2 * l + 1]);
+            t[2 * l + 1] = _mm512_unpackhi_ps(r[2 * l], r[2 * l + 1]);
+        }
+        for l in 0..4 {
+            for h in 0..2 {
+                let low = _mm512_castps_pd(t[4 * l + h]);
+                let high = _mm512_castps_pd(t[4 * l + h + 2]);
+                r[4 * l + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+                r[4 * l + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+            }
+        }
+        // r[4 l + c], quarter q: column c + 4 q of rows 4 l to 4 l + 3.
+        for c in 0..4 {
+            let even = _mm512_shuffle_f32x4::<0x88>(r[c], r[4 + c]);
+            let odd = _mm512_shuffle_f32x4::<0xDD>(r[c], r[4 + c]);
+            let even2 = _mm512_shuffle_f32x4::<0x88>(r[8 + c], r[12 + c]);
+            let odd2 = _mm512_shuffle_f32x4::<0xDD>(r[8 + c], r[12 + c]);
+            t[c] = _mm512_shuffle_f32x4::<0x88>(even, even2);
+            t[8 + c] = _mm512_shuffle_f32x4::<0xDD>(even, even2);
+            t[4 + c] = _mm512_shuffle_f32x4::<0x88>(odd, odd2);
+            t[12 + c] = _mm512_shuffle_f32x4::<0xDD>(odd, odd2);
+        }
+        t
+    }
+}
+
 // SAFETY (all methods): see the trait.
 impl Simd for Avx512 {
     type V = __m512;

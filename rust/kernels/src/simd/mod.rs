@@ -13,7 +13,7 @@ mod math;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::Avx512;
+pub(crate) use avx512::{Avx512, transpose16};
 pub use element::Element;
 pub(crate) use element::vector::Vector;
 pub(crate) use math::{exp, silu, softplus};
