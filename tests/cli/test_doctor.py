@@ -20,13 +20,19 @@ def test_json_and_lines_say_the_same(capsys: pytest.CaptureFixture[str]) -> None
         assert finding["what"] in text
 
 
-def test_a_missing_package_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every package but this one."""
+
     def version(name: str) -> str:
-        if name == "rich":
+        if name == package:
             raise metadata.PackageNotFoundError(name)
         return "1"
 
     monkeypatch.setattr(metadata, "version", version)
+
+
+def test_a_missing_package_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    without("rich", monkeypatch)
     findings: list[doctor.Finding] = []
     assert doctor._packages(findings)["rich"] is None
     assert [(f.level, f.remedy) for f in findings] == [("problem", "pip install rich")]
@@ -57,12 +63,7 @@ def test_an_unknown_bench_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_nobody_is_told_to_install_triton_beside_a_torch_for_cpus(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def version(name: str) -> str:
-        if name == "triton":
-            raise metadata.PackageNotFoundError(name)
-        return "1"
-
-    monkeypatch.setattr(metadata, "version", version)
+    without("triton", monkeypatch)
     findings: list[doctor.Finding] = []
     assert doctor._packages(findings)["triton"] is None
     assert [(f.level, f.remedy) for f in findings] == [("note", doctor.NO_TRITON)]

@@ -12,7 +12,8 @@ _MONTH = "|".join(name[:3] for name in MONTHS)
 _DATE = rf"(?:\d+/\d+/\d{{4}}|(?:{_MONTH})[a-z]*\.? \d+(?:st|nd|rd|th)?, \d{{4}})"
 
 
-def _date(text: str) -> date:
+def read_date(text: str) -> date:
+    """A date as `spell_date` writes it; ValueError for a month that is none."""
     if "/" in text:
         month, day, year = map(int, text.split("/"))
     else:
@@ -86,7 +87,7 @@ def read_story(story: str) -> Scene:
         said = re.search(rf"{match[3]} thinks today is ({_DATE})", story)
         if said is None:
             raise ValueError(f"nothing said by {match[3]} in {story!r}")
-        return _scene(story, match.end(), _date(said[1]), aside=said[0])
+        return _scene(story, match.end(), read_date(said[1]), aside=said[0])
     if match := re.search(r"The first day of (\d{4}) is a (\w+), and .* first (\w+)", story):
         days = (WEEKDAYS.index(match[3]) - WEEKDAYS.index(match[2])) % 7
         return _scene(story, match.end(), date(int(match[1]), 1, 1), "first", "weekdays", days)
@@ -98,7 +99,7 @@ def read_story(story: str) -> Scene:
     found = re.search(_DATE, story)
     if found is None:
         raise ValueError(f"no date in {story!r}")
-    named, end = _date(found[0]), found.end()
+    named, end = read_date(found[0]), found.end()
     for pattern, label, unit, sign in _AWAY:
         if match := re.search(pattern, story):
             return _scene(story, match.end(), named, label, unit, sign * _number(match[1]))

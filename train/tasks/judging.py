@@ -7,15 +7,18 @@ writes many dates in digits; every line is one decision on what stands in it.
 
 import re
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date
 from itertools import pairwise
 from random import Random
 
 from falcon_h1r.train.tasks.base import Problem
 from falcon_h1r.train.tasks.choices import with_article
 from falcon_h1r.train.tasks.colored_checks import COLORS
+from falcon_h1r.train.tasks.date_reading import read_date
 from falcon_h1r.train.tasks.date_scenes import MONTHS
+from falcon_h1r.train.tasks.date_walks import us
 from falcon_h1r.train.tasks.names import draw_names
+from falcon_h1r.train.tasks.penguin_chains import compare
 from falcon_h1r.train.tasks.things import THINGS, draw_nouns
 
 Drill = tuple[str, list[str]]
@@ -25,28 +28,20 @@ _JUDGE, _LETTERS, _DATES = "Judge: ", "First letters: ", "In digits: "
 
 def _number_pairs(rng: Random, count: int) -> Drill:
     """Numbers beside each other as tables hold them: close ones often, equal ones at times."""
-    told = []
+    told: list[tuple[int, str, int]] = []
     for _ in range(count):
         a = rng.choice((rng.randint(1, 20), rng.randint(5, 125), rng.randint(100, 900)))
         near = max(0, a + rng.randint(-12, 12))
         b = rng.choice((a, near, near, rng.randint(1, 3 * a), rng.randint(1, 125)))
-        told.append(f"{a}{rng.choice('<>=' if rng.random() < 0.4 else '<>')}{b}")
-    return f"{_JUDGE}{', '.join(told)}", [f"{text} {_verdict(text)}" for text in told]
-
-
-def _verdict(text: str) -> str:
-    a, sign, b = re.split("([<>=])", text)
-    return "yes" if {"<": int(a) < int(b), ">": int(a) > int(b), "=": a == b}[sign] else "no"
+        told.append((a, rng.choice("<>=" if rng.random() < 0.4 else "<>"), b))
+    asked = ", ".join(f"{a}{sign}{b}" for a, sign, b in told)
+    return f"{_JUDGE}{asked}", [compare(*each) for each in told]
 
 
 def _first_letters(rng: Random, count: int) -> Drill:
     names, sign = draw_names(rng, count), rng.choice("<>")
     lines = [f"- {names[0]}:{names[0][0]}"]
-    for before, name in pairwise(names):
-        a, b = name[0], before[0]
-        lines.append(
-            f"- {name}:{a}{sign}{b} {'yes' if (a < b if sign == '<' else a > b) else 'no'}"
-        )
+    lines += [f"- {b}:{compare(b[0], sign, a[0])}" for a, b in pairwise(names)]
     return f"{_LETTERS}{', '.join(names)} {sign}", lines
 
 
@@ -77,7 +72,7 @@ def _dates(rng: Random, count: int) -> Drill:
             f"{month[:3]} {day.day}, {day.year}", f"{month[:3]} {day.day}, {day.year}",
             f"{month} {day.day}, {day.year}", f"{day.month}/{day.day}/{day.year}",
         ))  # fmt: skip
-        lines.append(f"{shown} {day:%m/%d/%Y}")
+        lines.append(f"{shown} {us(day)}")
     return f"{_DATES}{'; '.join(line.rpartition(' ')[0] for line in lines)}", lines
 
 
@@ -112,7 +107,7 @@ def _read(asked: str) -> list[str]:
             lines.append(f"- {name}:{name[0]}{sign}{names[i - 1][0]} {verdict}")
         return lines
     if asked.startswith(_DATES):
-        return [f"{text} {_digits(text)}" for text in asked[len(_DATES) :].split("; ")]
+        return [f"{text} {us(read_date(text))}" for text in asked[len(_DATES) :].split("; ")]
     words, _, listed = asked[len(_JUDGE) :].rpartition(": ")
     if words:
         lines = []
@@ -127,15 +122,6 @@ def _read(asked: str) -> list[str]:
         sign = "=" if not difference else "><"[difference < 0]
         lines.append(f"{text} {'yes' if found and found[2] == sign else 'no'}")
     return lines
-
-
-def _digits(text: str) -> str:
-    for form in ("%b %d, %Y", "%B %d, %Y", "%m/%d/%Y"):
-        try:
-            return datetime.strptime(text, form).strftime("%m/%d/%Y")
-        except ValueError:
-            continue
-    raise ValueError(f"{text!r} is no date")
 
 
 def verify(problem: Problem) -> bool:

@@ -233,13 +233,19 @@ def _count_after_removal(rng: Random, count: int) -> tuple[str, Asked]:
     lines, total = [f"remove {removed.removesuffix(f' {general}')}, {shown}"], 0
     for (n, thing), part in zip(groups, [*parts[:-1], f"and {parts[-1]}"], strict=True):
         color, noun = thing
-        is_decided = noun == gone or not (asks_color or noun == asked)  # by the noun alone
-        fate = "gone" if gone == noun or (not is_decided and gone == color) else "no"
-        if gone not in thing and asked in thing:
-            fate = f"yes {reverse(total)}+{n}="
+        told = f": {color} " if asks_color or by_color else " "
+        if noun == gone:
+            fate = f" gone {reverse(total)}"
+        elif not asks_color and noun != asked:
+            fate = f" no {reverse(total)}"
+        elif color == gone:
+            fate = f"{told}gone {reverse(total)}"
+        elif asks_color and color != asked:
+            fate = f"{told}no {reverse(total)}"
+        else:
+            fate = f"{told}yes {reverse(total)}+{n}={reverse(total + n)}"
             total += n
-        told = "" if is_decided or not (asks_color or by_color) else f": {color}"
-        lines.append(f"- {part}{told} {fate}{'' if fate[-1] == '=' else ' '}{reverse(total)}")
+        lines.append(f"- {part}{fate}")
     lines.append(_count_line(total))
     text = f"If I remove all the {removed} from the {place}, how many {counted} remain on it?"
     opening = f"On the {place}, {seen} {enumerate_nouns(parts)}. "

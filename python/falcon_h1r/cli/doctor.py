@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 REQUIRED = ("torch", "numpy", "safetensors", "PyYAML", "rich", "math-verify")
 OPTIONAL = {
+    "triton": "kernels on GPUs",
     "huggingface-hub": "checkpoints by hub id (extra `hub`)",
     "tokenizers": "training a tokenizer (extra `train`)",
     "tensorboard": "curves of a training run (extra `train`)",
@@ -58,7 +59,7 @@ def diagnose() -> dict[str, Any]:
 
 def _packages(findings: list[Finding]) -> dict[str, str | None]:
     versions: dict[str, str | None] = {}
-    for name in ("falcon-h1r", *REQUIRED, "triton", *OPTIONAL):
+    for name in ("falcon-h1r", *REQUIRED, *OPTIONAL):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -77,17 +78,9 @@ def _packages(findings: list[Finding]) -> dict[str, str | None]:
                 Finding(
                     level="note",
                     what=f"{name} is not installed; it serves {purpose}",
-                    remedy=f"pip install {name}",
+                    remedy=NO_TRITON if name == "triton" else f"pip install {name}",
                 )
             )
-    if versions["triton"] is None:
-        findings.append(
-            Finding(
-                level="note",
-                what="triton is not installed; it serves kernels on GPUs",
-                remedy=NO_TRITON,
-            )
-        )
     return versions
 
 
