@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from falcon_h1r.errors import ConfigError, TrainingError
+from falcon_h1r.evaluate.records import write_whole
 from falcon_h1r.hub import model_folder
 from falcon_h1r.reference_model import reference_model_path
 from falcon_h1r.tokenizer import Tokenizer
@@ -38,7 +39,9 @@ from falcon_h1r.train.loop import Report, stop_on_interrupt
 from falcon_h1r.train.samples import Sample, read_samples, write_samples, write_shard
 from falcon_h1r.train.vocabulary import TOKENIZER_FILES, build_vocabulary
 
-RUN = "run.json"
+RUN, MIX = "run.json", "mix.json"
+SAMPLES, REMEMBERED = "samples.jsonl", "remembered.jsonl"
+"""Files of a shard that was read: what it gave, and what was dropped late but counts as seen."""
 
 
 class Watch(Protocol):
@@ -69,6 +72,10 @@ class Curation:
         if roll is None and recipe.difficulty.model is not None:
             roll = Roller(recipe.difficulty, recipe.seed)
         self.roll = roll
+        if recipe.vocabulary_size is None:
+            self.tokenizer_folder = model_folder(recipe.tokenizer or reference_model_path())
+        else:
+            self.tokenizer_folder = work / "vocabulary"
         self.counts = Counts()
         self.num_shards = 0
         self.source_index = 0
@@ -80,16 +87,12 @@ class Curation:
         """Make the folder of work, or take over its shards up to the first that is not whole."""
         _begin(self.recipe, self.work)
         size = self.recipe.vocabulary_size
-        if size is None:
-            self.tokenizer_folder = model_folder(self.recipe.tokenizer or reference_model_path())
-        else:
-            self.tokenizer_folder = self.work / "vocabulary"
-            if not self.tokenizer_folder.exists():
+        if size is not None and not self.tokenizer_folder.exists():
 
-                def fill(folder: Path) -> None:
-                    build_vocabulary(folder, size, self.recipe.seed)
+            def fill(folder: Path) -> None:
+                build_vocabulary(folder, size, self.recipe.seed)
 
-                write_folder(self.tokenizer_folder, fill)
+            write_folder(self.tokenizer_folder, fill)
         self.tokenizer = Tokenizer.from_pretrained(self.tokenizer_folder)
         self.worker = ShardWorker(
             self.recipe, self.tokenizer, self.duplicates, self.evaluation, self.roll
@@ -103,8 +106,9 @@ class Curation:
                 self.report(f"{folder.name}: {damage}; it is made again")
                 break
             counts, state = load_counts(folder)
-            for sample in read_samples(folder / "samples.jsonl"):
-                self.duplicates.add(sample)
+            for name in (SAMPLES, REMEMBERED):
+                for sample in read_samples(folder / name):
+                    self.duplicates.add(sample)
             self._advance(counts, state)
         for stale in self.work.glob("read-*"):
             if int(stale.name.rpartition("-")[2]) >= self.num_shards:
@@ -117,7 +121,7 @@ class Curation:
                 return False
             source = self.sources[self.source_index]
             records, following = self._next_records(source)
-            samples, counts = self.worker.run(
+            samples, remembered, counts = self.worker.run(
                 records, source.name, f"{self.recipe.seed} {self.num_shards}"
             )
             state = {"source_index": self.source_index, "position": following}
@@ -126,9 +130,15 @@ class Curation:
             before = self.counts.num_broken(source.name)
             self._check_broken(before + counts.num_broken(source.name), source.name, counts)
 
-            def fill(folder: Path, samples: list[Sample] = samples, state: Any = state,
-                     counts: Counts = counts) -> None:  # fmt: skip
-                write_samples(folder / "samples.jsonl", samples)
+            def fill(
+                folder: Path,
+                samples: list[Sample] = samples,
+                remembered: list[Sample] = remembered,
+                state: Any = state,
+                counts: Counts = counts,
+            ) -> None:
+                write_samples(folder / SAMPLES, samples)
+                write_samples(folder / REMEMBERED, remembered)
                 text = json.dumps({**state, "counts": counts.to_json()}, ensure_ascii=False)
                 (folder / "state.json").write_text(text + "\n", encoding="utf-8")
 
@@ -223,7 +233,7 @@ class Curation:
     def _chosen(self, wanted: dict[Cell, int]) -> Iterator[Sample]:
         selector = Selector(self.available(), wanted, self.recipe.seed)
         for number in range(self.num_shards):
-            for sample in read_samples(self._read_folder(number) / "samples.jsonl"):
+            for sample in read_samples(self._read_folder(number) / SAMPLES):
                 for _ in range(selector.copies(cell_of(sample, self.recipe))):
                     yield sample
 
@@ -275,26 +285,48 @@ def _lengths(folders: list[Path]) -> NDArray[np.int64]:
 
 
 def _inputs(recipe: CurateRecipe) -> dict[str, Any]:
-    """What the run depends on beside the recipe: the size of every file it reads."""
+    """What the run depends on beside the recipe: of every file or folder it reads, how many files
+    and bytes."""
     paths = [s.path for s in recipe.sources.values() if s.path] + recipe.evaluation
-    return {path: Path(path).stat().st_size for path in paths if Path(path).is_file()}
+    inputs = {}
+    for path in map(Path, paths):
+        files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+        inputs[str(path)] = [len(files), sum(p.stat().st_size for p in files)]
+    return inputs
+
+
+def _begun(recipe: CurateRecipe) -> str:
+    """What shards that were read depend on: the mix is made of them afterwards."""
+    known = asdict(recipe)
+    del known["mix"], known["filters"]["max_broken"]
+    return json.dumps({"recipe": known, "inputs": _inputs(recipe)}, sort_keys=True)
+
+
+def _is_begun(recipe: CurateRecipe, work: Path) -> bool:
+    """Whether a folder of work is of this very run."""
+    path = work / RUN
+    return path.exists() and path.read_text(encoding="utf-8") == _begun(recipe)
 
 
 def _begin(recipe: CurateRecipe, work: Path) -> None:
     """Make the folder of work, or see that it belongs to this very run."""
-    text = json.dumps({"recipe": asdict(recipe), "inputs": _inputs(recipe)}, sort_keys=True)
-    path = work / RUN
+    path, mix = work / RUN, json.dumps(asdict(recipe.mix), sort_keys=True)
     if not path.exists() or not any(work.glob("read-*")):
 
         def fill(temporary: Path) -> None:
-            (temporary / path.name).write_text(text, encoding="utf-8")
+            (temporary / RUN).write_text(_begun(recipe), encoding="utf-8")
+            (temporary / MIX).write_text(mix, encoding="utf-8")
 
         write_folder(work, fill)
-    elif path.read_text(encoding="utf-8") != text:
+    elif not _is_begun(recipe, work):
         raise ConfigError(
             f"{work} was begun by another recipe or its input files have changed; "
             "give --fresh to start over, or another --output"
         )
+    elif (work / MIX).read_text(encoding="utf-8") != mix:
+        for folder in work.glob("write-*"):
+            remove_folder(folder)
+        write_whole(work / MIX, mix)
 
 
 def _refuse_other(folder: Path, *names: str) -> None:
@@ -350,9 +382,12 @@ def run_curate(
     work = output.with_name(output.name + ".work")
     _refuse_other(output, RECIPE, MANIFEST, "report.json")
     _refuse_other(work, RUN)
-    if not fresh and (done := _finished(output, resolved)) is not None:
+    # Work of this very recipe goes on also where a set stands: it was begun by --fresh.
+    goes_on = fresh or _is_begun(resolved, work)
+    if not goes_on and (done := _finished(output, resolved)) is not None:
         report(f"{output} is already made by this recipe")
-        remove_folder(work)
+        if not work.exists():
+            remove_folder(work)  # what a kill left of it
         return done
     curation = Curation(resolved, work, report, roll)
     if fresh:

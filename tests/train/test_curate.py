@@ -214,6 +214,50 @@ def test_an_interrupt_ends_after_a_shard_and_resumes(recipe: Path, tmp_path: Pat
     assert contents(tmp_path / "set") == contents(tmp_path / "whole")
 
 
+def test_an_interrupted_fresh_start_goes_on(recipe: Path, tmp_path: Path) -> None:
+    """The set that it will replace stands beside it; neither is lost."""
+    whole = run_curate(recipe, tmp_path / "set", **SILENT)
+    before = contents(tmp_path / "set")
+
+    def watch(source: str, num_read: int, num_kept: int, share: float | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    assert run_curate(recipe, tmp_path / "set", fresh=True, watch=watch, **SILENT) is None
+    assert contents(tmp_path / "set") == before
+    lines: list[str] = []
+    assert run_curate(recipe, tmp_path / "set", report=lines.append) == whole
+    assert lines[0].startswith("resumed after 25 records")
+    assert contents(tmp_path / "set") == before
+    assert not (tmp_path / "set.work").exists()
+
+
+def test_another_mix_is_made_of_the_shards_that_were_read(recipe: Path, tmp_path: Path) -> None:
+    words = ["mix={by: family, shares: {sums: 1, riddles: 1}}"]
+    with pytest.raises((ConfigError, TrainingError), match="riddles"):
+        run_curate(recipe, tmp_path / "set", words, **SILENT)
+    words = ["mix={by: family, shares: {sums: 1, booleans: 1}}"]
+    lines: list[str] = []
+    made = run_curate(recipe, tmp_path / "set", words, report=lines.append)
+    assert lines[0].startswith("resumed after")
+    assert made == run_curate(recipe, tmp_path / "whole", words, **SILENT)
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
+
+
+def test_what_was_dropped_does_not_come_back_augmented(recipe: Path, tmp_path: Path) -> None:
+    """A short evaluation problem is known as a whole only: in a frame of words it would pass."""
+    rows = [{"problem": f"{i} + {i} = ?", "thought": f"twice {i}", "answer": str(2 * i)}
+            for i in range(2, 12)]  # fmt: skip
+    seen = write_lines(tmp_path / "seen.jsonl", [{"question": row["problem"]} for row in rows[:9]])
+    words = [*only_chains(tmp_path, rows), f"evaluation=[{seen}]",
+             "augment={enabled: true, rephrase: 4, renumber: 0, compose: 4}"]  # fmt: skip
+    made = run_curate(recipe, tmp_path / "set", words, **SILENT)
+    assert made is not None
+    assert made["dropped"]["overlap"] == {"c": 9}
+    for sample in read_samples(tmp_path / "set/samples-00000.jsonl"):
+        assert "11 + 11 = ?" in sample.problem
+        assert not any(row["problem"] in sample.problem.replace("11 + 11 = ?", "") for row in rows)
+
+
 def test_a_damaged_shard_is_made_again(recipe: Path, tmp_path: Path) -> None:
     run_curate(recipe, tmp_path / "whole", **SILENT)
 
@@ -272,6 +316,32 @@ def test_pass_rates_weigh_and_wrong_references_go(recipe: Path, tmp_path: Path) 
     ]
     assert {s.thought for s in distilled} == {"because"}
     assert all(s.pass_rate and 0 < s.pass_rate <= 1 for s in distilled)
+
+
+def test_what_rollouts_dropped_is_remembered_after_a_stop(recipe: Path, tmp_path: Path) -> None:
+    """A wrong reference goes in the first shard; its near-duplicate in the second is still one."""
+    words = "red blue tall small round flat warm cold old new long short"
+    rows = [{"problem": f"Which word is last of {words} number {i}?", "thought": "cold comes last",
+             "answer": "cold"} for i in (1, 1)]  # fmt: skip
+    rows[1]["thought"] += " here"
+    path = write_lines(tmp_path / "near.jsonl", [rows[0], chain(1), rows[1], chain(2)])
+    overrides = [f"sources={{c: {{kind: jsonl, path: {path}}}}}", "evaluation=[]", "mix={}",
+                 "augment={}", "shard_size=2", "filters.similarity=0.6",
+                 "difficulty.weights={unsolved: 1, unknown: 1}"]  # fmt: skip
+
+    def roll(problems: Any) -> list[list[Rollout]]:
+        wrong = [Rollout("", "-1", True)] * 8
+        return [wrong if "number 1" in p else [Rollout("", None, False)] * 8 for p in problems]
+
+    def stop(source: str, num_read: int, num_kept: int, share: float | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    whole = run_curate(recipe, tmp_path / "whole", overrides, roll=roll, **SILENT)
+    assert whole is not None
+    assert whole["dropped"] == {"consistent error": {"c": 1}, "near-duplicate": {"c": 1}}
+    assert run_curate(recipe, tmp_path / "set", overrides, roll=roll, watch=stop, **SILENT) is None
+    assert run_curate(recipe, tmp_path / "set", overrides, roll=roll, **SILENT) == whole
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
 
 
 def test_rollouts_of_the_reference_model_depend_on_the_problem_alone() -> None:
@@ -434,6 +504,8 @@ def test_reasoning_gym_problems_without_thought(
         (["sources.ours.count=null"], "give it a count"),
         (["sources.chains.path=nowhere.jsonl"], r"sources\.chains\.path is 'nowhere\.jsonl'"),
         (["evaluation=[nowhere.json]"], "there is no nowhere.json"),
+        (["sources.chains.path=."], r"sources\.chains\.path is \., a folder"),
+        (["tokenizer=./nowhere"], "nowhere"),
         (["sources={}"], "sources is empty"),
         (["max_length=0"], "max_length is 0"),
         (["difficulty.weights={simple: 1}"], "weights is"),

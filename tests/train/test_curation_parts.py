@@ -55,6 +55,9 @@ def chain(row: object) -> Draft | Broken:
         ({"problem": "p", "solution": "t1\nt2\nThe answer is 7."}, "t1\nt2", "7", "7"),
         ({"messages": [{"role": "user", "content": "p"},
                        {"role": "assistant", "content": "t\n#### 7"}]}, "t", "7", "7"),
+        ({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "p"},
+                       {"role": "assistant", "content": "The answer is 7.",
+                        "reasoning_content": "t"}]}, "t", "7", "7"),
     ],
 )  # fmt: skip
 def test_chains_are_read(row: object, thought: str, answer: str, final: str | None) -> None:
@@ -72,12 +75,42 @@ def test_chains_are_read(row: object, thought: str, answer: str, final: str | No
         ({"problem": "  ", "answer": "7"}, "broken line"),
         ({"problem": "p", "thought": "t"}, "no answer"),
         ({"problem": "p", "thought": "t", "answer": ""}, "no answer"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "p"},
+                    {"role": "assistant", "content": "7"},
+                    {"role": "user", "content": "q"},
+                ]
+            },
+            "broken line",
+        ),
     ],
 )
 def test_broken_records_say_why(row: object, reason: str) -> None:
     found = chain(row)
     assert isinstance(found, Broken)
     assert found.reason == reason
+
+
+def test_an_instruction_keeps_its_input() -> None:
+    row = {"instruction": "Solve.", "input": "2x = 6", "output": "x = 3\nThe answer is 3."}
+    found = chain(row)
+    assert isinstance(found, Draft)
+    assert found.problem == "Solve.\n2x = 6"
+    assert not found.has_reference
+    passed = judge(found, FilterRecipe())
+    assert isinstance(passed, Draft)
+    assert passed.checked_by == "nothing"  # its own answer is no reference
+    empty = chain(row | {"input": ""})
+    assert isinstance(empty, Draft)
+    assert empty.problem == "Solve."
+
+
+def test_names_that_no_file_can_hold_are_replaced() -> None:
+    found = chain({"problem": "p", "thought": "t", "answer": "7", "family": "\ud83d"})
+    assert isinstance(found, Draft)
+    assert found.family == "f"
 
 
 def test_a_chain_cut_in_its_thought_is_known_as_such() -> None:
@@ -341,6 +374,17 @@ def test_evaluation_formats(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text("{")
     with pytest.raises(ConfigError, match=r"c\.json is not JSON"):
         EvaluationSets([str(tmp_path / "c.json")])
+    (tmp_path / "e.jsonl").write_text(
+        json.dumps({"input": "", "question": "one\u2028two"}, ensure_ascii=False) + "\n"
+        + json.dumps({"instruction": "Add.", "input": "three four"}) + "\n"
+        + json.dumps({"instruction": "five six", "input": ""}) + "\n"
+    )  # fmt: skip
+    rows = EvaluationSets([str(tmp_path / "e.jsonl")])
+    assert rows.num_problems == 3
+    assert all(map(rows.holds_item, ("one two", "Add. three four", "five six")))
+    (tmp_path / "blank.json").write_text(json.dumps([{"input": ""}]))
+    with pytest.raises(ConfigError, match="holds no problem"):
+        EvaluationSets([str(tmp_path / "blank.json")])
     (tmp_path / "d.json").write_text("{}")
     with pytest.raises(ConfigError, match="holds no problem"):
         EvaluationSets([str(tmp_path / "d.json")])

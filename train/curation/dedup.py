@@ -29,7 +29,7 @@ def text_hash(*texts: str) -> int:
     """64 bits of texts that differ in more than case and white space."""
     digest = blake2b(digest_size=8)
     for text in texts:
-        digest.update(" ".join(text.casefold().split()).encode() + b"\0")
+        digest.update(" ".join(text.casefold().split()).encode(errors="surrogatepass") + b"\0")
     return int.from_bytes(digest.digest(), "little")
 
 

@@ -31,6 +31,8 @@ class Draft:
     judge: Callable[[str], bool] | None = None
     """The source's own verdict on an answer, where it has one."""
     pass_rate: float | None = None
+    has_reference: bool = True
+    """False where the answer is only what the text itself ends on."""
     checked_by: str = "nothing"
     """What the answer was verified by; the filters fill it in."""
 

@@ -28,6 +28,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
+    ast.FloorDiv: lambda a, b: Fraction(a // b),
 }
 
 
@@ -70,10 +71,10 @@ def verify_answer(draft: Draft) -> str | None:
     if draft.final is not None and draft.final != draft.answer:
         if not equal(draft.final, draft.answer):
             return None
-        return "reference"
+        return "reference" if draft.has_reference else "nothing"
     if draft.judge is not None:
         return "verifier" if draft.judge(draft.answer) else None
-    return "nothing" if draft.final is None else "reference"
+    return "reference" if draft.final is not None and draft.has_reference else "nothing"
 
 
 def verified_by_family(draft: Draft) -> bool:
@@ -117,7 +118,8 @@ def _holds(expression: str, result: str) -> bool:
 
 def calculate(expression: str) -> Fraction | None:
     """Value of an expression of numbers, + - * / and brackets; None where it is not one."""
-    text = re.sub(r"[,$\s]", "", expression).replace("%", "/100").replace("//", "/")
+    text = re.sub(r"[,$\s]", "", expression)
+    text = re.sub(r"(\d[\d.]*)%", r"(\1/100)", text)
     text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)
     if len(text) > 300:
         return None

@@ -36,7 +36,8 @@ def chain(
     """A record of a chain-of-thought set: problem, thought, answer; or problem and response.
 
     A response holds the thought before `</think>`, or is all thought, and ends on its answer.
-    Chat `messages` count as prompt and response. Where answer and response are both there, they
+    Chat `messages` count as prompt and response: one question and one answer, behind a system
+    message or not, which is left out. Where answer and response are both there, they
     must agree, and a filter sees to that. Rows of GSM8K and MATH are known by their marks.
     """
     if not isinstance(row, dict):
@@ -47,8 +48,15 @@ def chain(
         return math(row, where, source, style)
     values = {column: _value(row, names, fields.get(column)) for column, names in _NAMES.items()}
     if isinstance(row.get("messages"), list):
-        values["problem"], values["response"] = _turns(row["messages"])
+        turns = _turns(row["messages"])
+        if turns is None:
+            roles = ", ".join(str(_role(m)) for m in row["messages"][:6])
+            message = f"messages has the turns {roles}; one of user and one of assistant is needed"
+            return Broken(where=where, reason="broken line", message=message)
+        values |= turns
     problem = values["problem"]
+    if "instruction" in row and problem == row["instruction"] and _is_text(row.get("input")):
+        problem = f"{problem}\n{row['input']}"  # Alpaca's form
     if not isinstance(problem, str) or not problem.strip():
         return Broken(where=where, reason="broken line", message="no problem")
     thought, final, is_cut = values["thought"], None, row.get("finish_reason") == "length"
@@ -57,7 +65,8 @@ def chain(
         thought, is_cut = (said if thought is None else thought), is_cut or cut
     answer = values["answer"]
     answer = str(answer) if isinstance(answer, int | float) else answer
-    if not isinstance(answer, str) or not answer.strip():
+    has_reference = isinstance(answer, str) and bool(answer.strip())
+    if not has_reference:
         answer = final
     if answer is None and is_cut:
         answer = ""  # the cut is what is wrong with it
@@ -74,6 +83,7 @@ def chain(
         style=_word(values["style"], style),
         final=final,
         is_cut=is_cut,
+        has_reference=has_reference,
     )
 
 
@@ -135,10 +145,26 @@ def _value(row: Mapping[str, Any], names: tuple[str, ...], given: str | None) ->
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
-def _turns(messages: list[Any]) -> tuple[Any, Any]:
-    """The last user turn and the last assistant turn."""
-    said = {m.get("role"): m.get("content") for m in messages if isinstance(m, dict)}
-    return said.get("user"), said.get("assistant")
+def _role(message: Any) -> Any:
+    return message.get("role") if isinstance(message, dict) else None
+
+
+def _turns(messages: list[Any]) -> dict[str, Any] | None:
+    """Problem, response, and thought where it stands apart; None unless one asks and one answers.
+
+    A later question is of no use without the turns before it.
+    """
+    turns = messages[1:] if messages and _role(messages[0]) == "system" else messages
+    if [_role(turn) for turn in turns] != ["user", "assistant"]:
+        return None
+    asked, said = turns
+    turn = {"problem": asked.get("content"), "response": said.get("content")}
+    thought = _value(said, _NAMES["thought"], None)
+    return turn if thought is None else turn | {"thought": thought}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _split(response: str) -> tuple[str, str | None, bool]:
@@ -169,5 +195,5 @@ def _level(value: Any) -> int:
 
 def _word(value: Any, otherwise: str) -> str:
     """A short name from a record, else the one the recipe gives."""
-    is_name = isinstance(value, str) and 0 < len(value) <= 100 and "\n" not in value
+    is_name = isinstance(value, str) and 0 < len(value) <= 100 and value.isprintable()
     return value if is_name else otherwise

@@ -23,7 +23,7 @@ from falcon_h1r.errors import ConfigError
 LONG, SHORT = 13, 8
 MAX_COMMON = 10
 """Problems of one large set that may share an n-gram before it counts as their template."""
-_NAMES = ("input", "problem", "question", "prompt", "stem", "text")
+_NAMES = ("input", "problem", "question", "prompt", "instruction", "stem", "text")
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -36,7 +36,9 @@ def words_of(text: str) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)
 def _word_hash(word: str) -> int:
-    return int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        blake2b(word.encode(errors="surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 class Grams:
@@ -92,11 +94,11 @@ class EvaluationSets:
         """First 8-gram -> numbers of words of the problems that begin with it."""
         self.num_problems = 0
         for path in paths:
-            sets = problem_sets(Path(path))
-            if not any(sets.values()):
-                raise ConfigError(f"evaluation: {path} holds no problem; give JSON or JSON lines")
-            for texts in sets.values():
+            before = self.num_problems
+            for texts in problem_sets(Path(path)).values():
                 self._add(texts)
+            if self.num_problems == before:
+                raise ConfigError(f"evaluation: {path} holds no problem; give JSON or JSON lines")
 
     def _add(self, texts: list[str]) -> None:
         items: list[tuple[int, set[int]]] = []
@@ -163,7 +165,7 @@ def _problems(file: Path) -> Iterator[str]:
     if file.suffix != ".jsonl":
         yield from _texts(json.loads(text))
         return
-    for line in text.splitlines():
+    for line in text.split("\n"):  # splitlines would cut at signs that JSON allows inside a text
         if line.strip():
             yield from _texts(json.loads(line))
 
@@ -174,8 +176,11 @@ def _texts(value: Any) -> Iterator[str]:
         for item in value:
             yield from _texts(item)
     elif isinstance(value, dict):
-        name = next((name for name in _NAMES if isinstance(value.get(name), str)), None)
-        if name is not None:
+        found = [name for name in _NAMES if str(value.get(name) or "").strip()]
+        name = next((name for name in found if isinstance(value[name], str)), None)
+        if name == "input" and isinstance(value.get("instruction"), str):
+            yield f"{value['instruction']}\n{value['input']}"  # Alpaca's form
+        elif name is not None:
             yield value[name]
         else:
             for item in value.values():

@@ -136,6 +136,7 @@ def distilled(draft: Draft, rollouts: Sequence[Rollout], limit: int) -> list[Dra
         sample = draft.but(
             where=f"rollout {index} of {draft.where}",
             thought=rollout.thought,
+            answer=draft.answer if equal(rollout.answer or "", draft.answer) else rollout.answer,
             final=rollout.answer,
             style="distilled",
             steps=(),

@@ -16,6 +16,7 @@ from falcon_h1r.train.curation.overlap import EvaluationSets
 from falcon_h1r.train.curation.recipe import CurateRecipe
 from falcon_h1r.train.curation.rollouts import Roll, distilled, is_consistent_error, is_right
 from falcon_h1r.train.samples import Sample, SampleTokenizer, encode_sample
+from falcon_h1r.train.tasks import FAMILIES
 
 MAX_NAMED = 5
 """Broken records of a shard that the report names."""
@@ -90,8 +91,13 @@ class ShardWorker:
         self.recipe, self.tokenizer, self.duplicates = recipe, tokenizer, duplicates
         self.evaluation, self.roll = evaluation, roll
 
-    def run(self, records: list[Record], source: str, seed: str) -> tuple[list[Sample], Counts]:
-        """The samples of one shard and what happened; the same for the same seed and history."""
+    def run(
+        self, records: list[Record], source: str, seed: str
+    ) -> tuple[list[Sample], list[Sample], Counts]:
+        """One shard's samples, those remembered against repetition alone, and what happened.
+
+        The same for the same seed and history.
+        """
         counts = Counts()
         counts.read[source] += len(records)
         drafts: list[Draft] = []
@@ -108,16 +114,17 @@ class ShardWorker:
             else:
                 self._drop(counts, verdict, source, record.where)
         kept = [draft for draft in drafts if self._keep(draft, counts)]
-        if self.recipe.augment.enabled and drafts:
-            kept += self._augment(drafts, counts, seed)
+        if self.recipe.augment.enabled and kept:
+            kept += self._augment(kept, counts, seed)
+        remembered: list[Sample] = []
         if self.roll is not None:
-            kept = self._difficulty(kept, thoughtless, counts)
+            kept, remembered = self._difficulty(kept, thoughtless, counts)
         samples = [draft.sample() for draft in kept]
         for draft, sample in zip(kept, samples, strict=True):
             counts.kept[source] += 1
             counts.checked_by[draft.checked_by] += 1
             counts.cells[json.dumps(cell_of(sample, self.recipe))] += 1
-        return samples, counts
+        return samples, remembered, counts
 
     @property
     def _distils(self) -> bool:
@@ -172,23 +179,32 @@ class ShardWorker:
 
     def _difficulty(
         self, kept: list[Draft], thoughtless: list[Draft], counts: Counts
-    ) -> list[Draft]:
-        """Give every draft its pass rate, drop consistent errors, add distilled thoughts."""
+    ) -> tuple[list[Draft], list[Sample]]:
+        """Give every draft its pass rate, drop consistent errors, add distilled thoughts.
+
+        Returns (what is kept, what is dropped now and yet remembered as seen).
+        """
         assert self.roll is not None
         problems = list(dict.fromkeys(d.problem for d in (*kept, *thoughtless)))
         rollouts = dict(zip(problems, self.roll(problems), strict=True))
         limit = self.recipe.augment.distil if self._distils else 0
         rated: list[Draft] = []
         added: list[Draft] = []
+        remembered: list[Sample] = []
         done: set[str] = set()
         for draft in (*kept, *thoughtless):
             tried = rollouts[draft.problem]
             right = sum(is_right(draft, rollout) for rollout in tried)
             draft = draft.but(pass_rate=right / len(tried) if tried else None)
             consistent = self.recipe.difficulty.consistent
-            is_certain = draft.checked_by == "verifier"  # of such a reference nothing is doubtful
+            # Of a reference that a verifier has computed nothing is doubtful.
+            is_certain = draft.checked_by == "verifier" or (
+                draft.family in FAMILIES and self.recipe.filters.wrong_answer
+            )
             if tried and not (right or is_certain) and is_consistent_error(tried, consistent):
                 self._drop(counts, "consistent error", draft.source, draft.where)
+                if draft.thought:
+                    remembered.append(draft.sample())
                 continue
             proposals: list[Draft] = []
             if draft.problem not in done:
@@ -206,7 +222,7 @@ class ShardWorker:
                 "distil", draft, counts
             ):
                 rated.append(draft.but(checked_by="distil"))
-        return rated
+        return rated, remembered
 
 
 def load_counts(folder: Path) -> tuple[Counts, dict[str, Any]]:

@@ -150,6 +150,7 @@ class ParquetSource:
             self.file: Any = ParquetFile(path)
         except ArrowException as error:
             raise ConfigError(f"{path} is not a Parquet file: {str(error)[:200]}") from None
+        self._group: tuple[int, Any] = (-1, None)
 
     def read(self, position: Position, limit: int) -> tuple[list[Record], Position | None]:
         """Read the next rows; only the row groups they stand in are opened."""
@@ -171,8 +172,9 @@ class ParquetSource:
             length = self.file.metadata.row_group(group).num_rows
             low, high = max(start, first), min(end, first + length)
             if low < high:
-                table = self.file.read_row_group(group)
-                yield from table.slice(low - first, high - low).to_pylist()
+                if self._group[0] != group:  # many reads fall into one: it is opened once
+                    self._group = (group, self.file.read_row_group(group))
+                yield from self._group[1].slice(low - first, high - low).to_pylist()
             first += length
 
 
@@ -185,6 +187,8 @@ def open_source(name: str, recipe: SourceRecipe, seed: int) -> Source:
     path = Path(recipe.path or "")
     if not path.exists():
         raise ConfigError(f"sources.{name}.path is {recipe.path!r}; there is no such file")
+    if recipe.kind != "math" and not path.is_file():
+        raise ConfigError(f"sources.{name}.path is {path}, a folder; name one file")
     family, style = recipe.family or name, recipe.style or recipe.kind
     if recipe.kind == "gsm8k":
         return LinesSource(
