@@ -84,6 +84,11 @@ def test_choices(answer: str | None, target: str, right: bool) -> None:
         ("72 clips", "73", False),
         ("7 and 2", "7", False),
         ("10%", "0.1", True),
+        ("3 million", "3", False),
+        ("7 and a half", "7", False),
+        ("2 dozen", "2", False),
+        ("25", r"25\%", True),
+        ("26", r"25\%", False),
     ],
 )
 def test_numbers_with_units(answer: str, target: str, right: bool) -> None:

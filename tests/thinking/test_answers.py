@@ -21,6 +21,7 @@ EXTRACTED = [
     (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
     (r"\boxed{7} and \boxed{12", "7"),  # the last one is cut off
     (r"\fbox{3}", "3"),
+    (r"so $\boxed 2$.", "2"),
     (r"\boxed{\text{Yes}}", "Yes"),
     (r"\boxed{}", None),
     (r"\boxed{\boxed{5}}", "5"),
@@ -113,6 +114,11 @@ EQUAL = [
     ("ash, elm, oak", "ash elm oak"),
     ("\\$18", "18"),
     ("the red one", "The red one"),
+    ("2 1/2", "2.5"),
+    ("-1 3/4", "-1.75"),
+    ("- 5", "-5"),
+    ("3 / 4", "0.75"),
+    ("10 km", "10.0 KM."),
 ]
 UNEQUAL = [
     ("33", "34"),
@@ -142,6 +148,14 @@ UNEQUAL = [
     ("ash, elm", "elm, ash"),
     ("(A) or (B)", "A"),
     ("A", "(A) and (B)"),
+    ("1 2 3", "123"),
+    ("2, 100", "2100"),
+    ("2 1/2", "10.5"),
+    ("10 am", "10 pm"),
+    ("5 hours", "5 minutes"),
+    ("5 km", "5 m"),
+    ("02/02/2021", "03/03/2021"),
+    ("10:30", "20:60"),
 ]
 
 

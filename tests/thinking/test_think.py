@@ -8,6 +8,7 @@ import pytest
 import thinking_oracle as oracle
 from thinking_fake import FakeEngine, Script, random_scripts
 
+from falcon_h1r.engine.params import SamplingParams
 from falcon_h1r.errors import RequestError
 from falcon_h1r.thinking import think as driver
 from falcon_h1r.thinking.answers import extract
@@ -132,6 +133,27 @@ def test_a_control_token_may_end_the_thought() -> None:
     assert [t.answer for t in result.traces] == ["2", "4", "5", None]
 
 
+def test_an_open_thought_that_is_cut_off_has_no_answer() -> None:
+    """What it would say in its middle is no answer; closed, or where none was opened, it is."""
+
+    class Opening(Letters):
+        def token_to_id(self, token: str) -> int | None:
+            return ord("{") if token == "<think>" else super().token_to_id(token)
+
+    texts = [f"{start} so on and on and on and on" for start in (r"\boxed{5}", r"1|\boxed{6}")]
+    script: Script = [(text, [5.0] * len(text)) for text in texts]
+    for prompt, answers in (([1, ord("{")], [None, "6"]), ([1, 2], ["5", "6"])):
+        (result,) = think(
+            FakeEngine({1: script}),
+            [prompt],
+            config(budget=2, warmup=1, consensus=None),
+            tokenizer=Opening(),
+            sampling_params=SamplingParams(max_tokens=14),
+        )
+        assert [t.stopped_by for t in result.traces] == ["length", "length"]
+        assert [t.answer for t in result.traces] == answers
+
+
 def test_no_answer_at_all() -> None:
     script: Script = [("<think> and so on", [5.0] * 17)] * 4
     result = run(script, config(budget=4, warmup=2))
@@ -245,6 +267,14 @@ def test_a_broken_record_names_its_line(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     with pytest.raises(RequestError, match="line 3"):
         read_record(path)
+
+
+def test_a_refused_call_leaves_an_earlier_record_alone(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    path.write_text("kept")
+    with pytest.raises(RequestError):
+        think(FakeEngine({1: [("5", [5.0])] * 2}), [[]], config(budget=2), record=path)
+    assert path.read_text() == "kept"
 
 
 def test_an_unwritable_record_is_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -18,11 +18,14 @@ def card_section(result: EvalResult) -> str:
     """
     config, machine = result.header["config"], result.header.get("machine", {})
     command = result.header.get("command")
+    how = (
+        "replayed over these traces" if config.get("replay") else "online, the same budget and seed"
+    )
     lines = [
         f"Temperature {config['temperature']}, 95 % intervals over problems in brackets. pass@1: "
         f"mean over {result.budget} traces. Majority: their plain vote, all in full. DeepConf: "
-        f"online, the same budget and seed (keep {config['deepconf']['keep']}); tokens saved are "
-        "measured against the full budget.",
+        f"{how} (keep {config['deepconf']['keep']}); tokens saved are measured against the full "
+        "budget.",
         *([f"Printed by `{command}`"] if command else []),
         f"on {machine.get('num_cores')} cores of {machine.get('processor')}, "
         f"{result.header.get('date', '')}.",

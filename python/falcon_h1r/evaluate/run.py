@@ -326,7 +326,13 @@ def _settings(config: EvalConfig, llm: LLM) -> dict[str, Any]:
         "top_p": params.top_p,
         "max_tokens": params.max_tokens,
         "system_prompt": llm.thinking_defaults.system_prompt,
+        "max_model_len": llm.engine.limits.max_model_len,
+        "chat_template": _digest(llm.tokenizer.chat_template if llm.tokenizer else None),
     }
+
+
+def _digest(text: str | None) -> str | None:
+    return None if text is None else blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _too_long(item: Item, run: Run, num_prompt_tokens: int) -> RunRecord:

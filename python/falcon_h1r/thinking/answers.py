@@ -28,12 +28,18 @@ _NUMBER = re.compile(r"([+-]?)(\d{1,3}(?:,\d{3})+|\d+)?(\.\d*)?(?:[eE]([+-]?\d{1
 _FRACTION = re.compile(
     r"([+-]?)\\[dt]?frac\{([+-]?\d+)\}\{([+-]?\d+)\}|([+-]?\d+)/([+-]?\d+)", re.ASCII
 )
+_MIXED = re.compile(r"(-)?(\d+) (\d+)/(\d+)", re.ASCII)
+_INNER_SPACE = re.compile(r"(?<![\d,.]) | (?!\d)")
+_QUANTITY = re.compile(r"([+-]?\d[\d,]*(?:\.\d+)?) ?([A-Za-z][A-Za-z .]*)", re.ASCII)
+_DATE_OR_TIME = re.compile(r"\d{1,4}/\d{1,2}/\d{1,4}|\d{1,2}:\d\d(?::\d\d)?", re.ASCII)
 _WORDS = {"yes": "Yes", "no": "No", "true": "True", "false": "False"}
 _NO_SPACES = {ord(c): None for c in "\\ \t\n"}
 _TEXT_MACRO = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|mbox)\{([^{}]*)\}")
 _SPACING = re.compile(r"\\[,;:!]|\\(?:left|right)(?![a-zA-Z])|\\q?quad(?![a-zA-Z])")
 _ONLY_BRACKETS = re.compile(r"[\\\[\](){}<>\s]+")
 _BOXED_BRACKETS = re.compile(r"\\boxed\{([\[\](){}<> ]+)\}[ $.]*$", re.MULTILINE)
+_BOXED_PLAIN = re.compile(r"\\(?:boxed|fbox) ([^\s{}$\\]+)")
+"""TeX takes one token without braces, and MATH has such answers."""
 _CHOICE = re.compile(
     r"\(([A-Za-z])\)|(?:[Oo]ption|[Cc]hoice) ([A-Z])"
     r"|(?:[Oo]ption |[Cc]hoice )?(?:\(([A-Z])\)|([A-Z])\))(?:[:,.]? ([\w\"'].*))?"
@@ -115,6 +121,13 @@ def verdict(a: str, b: str, judge: Callable[[str, str], bool | None] | None = No
         return False
     if (_is_letter(a) and _is_letter(b)) or _ONLY_BRACKETS.fullmatch(a + b):
         return False
+    if _DATE_OR_TIME.fullmatch(a) and _DATE_OR_TIME.fullmatch(b):
+        return False
+    quantities = _QUANTITY.fullmatch(a), _QUANTITY.fullmatch(b)
+    if quantities[0] and quantities[1]:  # math-verify leaves units out, also two different ones
+        first, second = quantities[0], quantities[1]
+        same_unit = first[2].strip(" .").lower() == second[2].strip(" .").lower()
+        return same_unit and _number(first[1]) == _number(second[1])
     words = _words(a), _words(b)
     if words != (None, None):
         return words[0] == words[1]
@@ -174,7 +187,7 @@ def _boxed(text: str) -> str | None:
             opened.append(-1)
         elif token.endswith("{") and len(token) > 2:
             opened.append(match.end())
-    return None if last is None else text[last]
+    return _last(_BOXED_PLAIN, text) if last is None else text[last]
 
 
 def _last(pattern: re.Pattern[str], text: str) -> str | None:
@@ -191,10 +204,16 @@ def _value_of(text: str) -> str:
 
 
 def _number(text: str) -> Fraction | None:
-    """Return the exact value of a plain number or fraction of numbers, else None."""
-    text = text.replace(" ", "")
+    """Return the exact value of a plain number, fraction or mixed number, else None.
+
+    A space between digits, or after a comma or point, parts two numbers: "1 2 3" is none.
+    """
     if not text or len(text) > MAX_DIGITS:
         return None
+    if (mixed := _MIXED.fullmatch(text)) is not None and int(mixed[4]):
+        value = int(mixed[2]) + Fraction(int(mixed[3]), int(mixed[4]))
+        return -value if mixed[1] else value
+    text = _INNER_SPACE.sub("", text)
     if (parts := _FRACTION.fullmatch(text)) is not None:
         sign, top, bottom = parts[1] or "", parts[2] or parts[4], parts[3] or parts[5]
         if int(bottom) == 0:

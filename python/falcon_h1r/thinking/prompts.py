@@ -9,7 +9,9 @@ Message = dict[str, Any]
 Prompt = str | Sequence[int] | Sequence[Message]
 """A problem as text, token ids, or chat messages."""
 
-END_OF_THOUGHT = "</think>"
+THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
+_TAIL = 16
+"""Tokens at a prompt's end in which a template may open a thought."""
 
 
 class ChatTokenizer(Protocol):
@@ -22,6 +24,16 @@ class ChatTokenizer(Protocol):
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return the ids of a conversation up to where the assistant speaks next."""
+
+
+class ThoughtTokenizer(Protocol):
+    """The part of `Tokenizer` that finds where a thought begins and ends."""
+
+    def token_to_id(self, token: str) -> int | None:
+        """Return the id of a token."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of token ids, control tokens left out."""
 
 
 def encode_prompt(
@@ -42,6 +54,20 @@ def encode_prompt(
     if system_prompt is not None and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system_prompt})
     return tokenizer.encode_chat(messages)
+
+
+def opens_thought(tokenizer: "ThoughtTokenizer | None", prompt: Sequence[int]) -> bool:
+    """Whether a prompt ends inside a thought that its chat template has opened."""
+    if tokenizer is None:
+        return False
+    tail = [int(token_id) for token_id in prompt[-_TAIL:]]
+    first, last = tokenizer.token_to_id(THOUGHT), tokenizer.token_to_id(END_OF_THOUGHT)
+    if first is not None:
+        ends = [i for i, token_id in enumerate(tail) if token_id == last]
+        begins = [i for i, token_id in enumerate(tail) if token_id == first]
+        return bool(begins) and max(begins) > max(ends, default=-1)
+    text = tokenizer.decode(tail)
+    return text.rfind(THOUGHT) > text.rfind(END_OF_THOUGHT)
 
 
 def without_earlier_thoughts(messages: Sequence[Message]) -> list[Message]:

@@ -20,7 +20,7 @@ from falcon_h1r.engine.params import SamplingParams
 from falcon_h1r.errors import RequestError
 from falcon_h1r.thinking.answers import AnswerClasses, extract
 from falcon_h1r.thinking.deepconf import Confidence, DeepConf, ThinkingDefaults
-from falcon_h1r.thinking.prompts import END_OF_THOUGHT
+from falcon_h1r.thinking.prompts import END_OF_THOUGHT, ThoughtTokenizer, opens_thought
 from falcon_h1r.thinking.record import Recorder
 from falcon_h1r.thinking.results import (
     ThinkingEvent,
@@ -77,16 +77,6 @@ class StepLoop(Protocol):
         """Forget a finished request."""
 
 
-class Decoder(Protocol):
-    """The part of `Tokenizer` that finds where a thought ends."""
-
-    def token_to_id(self, token: str) -> int | None:
-        """Return the id of a token."""
-
-    def decode(self, ids: list[int]) -> str:
-        """Return the text of token ids, control tokens left out."""
-
-
 @dataclass(slots=True)
 class _Request:
     """One prompt on its way."""
@@ -94,6 +84,8 @@ class _Request:
     prompt_index: int
     request_id: int
     budget: int
+    opens_thought: bool
+    """The prompt ends inside a thought: until that is closed there is no answer."""
     outputs: dict[int, CompletionOutput] = field(default_factory=dict)
     """The traces that have ended."""
     classes: AnswerClasses = field(default_factory=AnswerClasses)
@@ -125,7 +117,7 @@ class Thinking:
         sampling_params: SamplingParams | None = None,
         *,
         defaults: ThinkingDefaults | None = None,
-        tokenizer: Decoder | None = None,
+        tokenizer: ThoughtTokenizer | None = None,
         text: bool = False,
         record: str | Path | None = None,
         seeds: Sequence[int] | None = None,
@@ -139,11 +131,13 @@ class Thinking:
         self.results: list[ThinkingResult | None] = [None] * len(prompts)
         self._engine = engine
         self._tokenizer = tokenizer
-        self._recorder = Recorder(record) if record is not None else None
+        self._recorder: Recorder | None = None
         self._requests: dict[int, _Request] = {}
         try:
             for index, prompt in enumerate(prompts):
                 self._add(index, prompt, text)
+            if record is not None:  # not before all is accepted: it replaces what is there
+                self._recorder = Recorder(record)
         except RequestError:
             for request_id in self._requests:
                 engine.abort(request_id)
@@ -165,7 +159,9 @@ class Thinking:
             confidence_top=config.top_logprobs,
             stream=text,
         )
-        self._requests[request_id] = _Request(index, request_id, config.budget)
+        self._requests[request_id] = _Request(
+            index, request_id, config.budget, opens_thought(self._tokenizer, prompt)
+        )
 
     def _params_of(self, index: int) -> SamplingParams:
         if self._seeds is None:
@@ -230,7 +226,7 @@ class Thinking:
         while (ended := request.outputs.get(request.next_to_answer)) is not None:
             if ended.finish_reason in _ENDED_BY_ITSELF:
                 future = self._answerer.submit(
-                    _answer_class, request.classes, ended, self._tokenizer
+                    _answer_class, request.classes, ended, self._tokenizer, request.opens_thought
                 )
                 request.pending.append((ended.index, future))
             request.next_to_answer += 1
@@ -319,15 +315,25 @@ def _trace(
 
 
 def _answer_class(
-    classes: AnswerClasses, output: CompletionOutput, tokenizer: Decoder | None
+    classes: AnswerClasses,
+    output: CompletionOutput,
+    tokenizer: ThoughtTokenizer | None,
+    opens_thought: bool,
 ) -> int | None:
-    """Find a trace's answer and its class; a trace cut off by its length has no final line."""
+    """Find a trace's answer and its class.
+
+    A trace cut off by its length has no final line, and inside an open thought no answer.
+    """
     text = _after_thought(output, tokenizer)
-    answer = extract(text, final_line=output.finish_reason == "stop")
+    has_ended = output.finish_reason == "stop"
+    is_open = text is output.text and END_OF_THOUGHT not in text
+    if opens_thought and is_open and not has_ended:
+        return None
+    answer = extract(text, final_line=has_ended)
     return None if answer is None else classes.class_of(answer)
 
 
-def _after_thought(output: CompletionOutput, tokenizer: Decoder | None) -> str:
+def _after_thought(output: CompletionOutput, tokenizer: ThoughtTokenizer | None) -> str:
     """Return the text, without the thought where a control token ends it.
 
     As a control token `</think>` is left out of the text, so `extract` would not see it.
