@@ -86,10 +86,11 @@ def measure_confidences(
     model: FalconH1ForCausalLM, prompt: Sequence[int], output: Sequence[int]
 ) -> Confidences:
     """Each output token's confidence in the three measures of DeepConf, from the raw logits."""
-    ids = torch.tensor([*prompt, *output])
-    cu_seqlens = torch.tensor([0, len(ids)], dtype=torch.int32)
+    device = model.lm_head.weight.device
+    ids = torch.tensor([*prompt, *output], device=device)
+    cu_seqlens = torch.tensor([0, len(ids)], dtype=torch.int32, device=device)
     hidden = model.hidden_packed(ids, cu_seqlens)[len(prompt) - 1 : -1]
-    logprobs = model.logits(hidden).double().log_softmax(-1)  # [T, V]
+    logprobs = model.logits(hidden).cpu().double().log_softmax(-1)  # [T, V]
     k = min(TOP, logprobs.shape[1] // 10)
     chosen = logprobs.gather(1, torch.tensor(output)[:, None])[:, 0]
     return {

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from falcon_h1r.errors import TrainingError
+from falcon_h1r.errors import TrainingError, WeightsError
 
 MANIFEST = "manifest.json"
 LATEST = "LATEST"
@@ -46,11 +46,14 @@ def remove_folder(path: Path) -> None:
 
 
 def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write files into a temporary folder and make it `target`, whole or not at all."""
+    """Let `fill` write files into a temporary folder and make it `target`, whole or not at all.
+
+    Raises TrainingError when the disk refuses; what was begun is removed whatever happens.
+    """
     temporary = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         fill(temporary)
         files = sorted(p for p in temporary.iterdir() if p.is_file())
         manifest = {p.name: {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in files}
@@ -60,11 +63,12 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
         remove_folder(target)
         temporary.rename(target)
         _fsync(target.parent)
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own
-        shutil.rmtree(temporary, ignore_errors=True)
+    except (OSError, SafetensorError, WeightsError) as error:  # a full disk has many names
         raise TrainingError(
             f"could not save {target}: {error}; earlier saves are intact; make room and resume"
         ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def save_checkpoint(
@@ -100,11 +104,13 @@ def save_checkpoint(
 
 
 def _prune(folder: Path, newest: Path, keep: int) -> None:
-    """Remove what is older than the `keep` newest, and later steps that a fall-back left behind."""
+    """Remove what is older than the `keep` newest, later steps that a fall-back left behind, and
+    what a kill left of a save."""
     others = sorted(p for p in folder.glob("step-*") if p != newest)
     older = [p for p in others if p.name < newest.name]
     later = [p for p in others if p.name > newest.name]
-    for path in (*older[: len(older) - (keep - 1)], *later):
+    torn = [*folder.glob(".step-*.partial"), *folder.glob(".step-*.removed")]
+    for path in (*older[: len(older) - (keep - 1)], *later, *torn):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -136,6 +142,14 @@ def latest_checkpoint(folder: Path, report: Callable[[str], None]) -> Path | Non
             f"no checkpoint in {folder} is whole; start over with --fresh or restore one"
         )
     return None
+
+
+def check_method(state: Mapping[str, Any], method: str, path: Path) -> None:
+    """Raise TrainingError unless a checkpoint's state is of this method."""
+    if (found := state.get("method", "an older version")) != method:
+        raise TrainingError(
+            f"{path} is of {found}, this run of {method}; name another --output, or use --fresh"
+        )
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

@@ -55,9 +55,9 @@ class Group:
 class TorchGroup(Group):
     """A torch.distributed group, joined from the environment that torchrun or `launch` sets."""
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float, on_gpus: bool) -> None:
         backend = "gloo"
-        if torch.cuda.is_available():
+        if on_gpus:
             backend = "cpu:gloo,cuda:nccl"
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         timeout = timedelta(seconds=timeout_seconds)
@@ -108,8 +108,11 @@ def is_launched() -> bool:
     return _LAUNCHED in os.environ
 
 
-def join(processes: int, timeout_seconds: float) -> Group:
-    """The group this process belongs to; ConfigError when the recipe counts otherwise."""
+def join(processes: int, timeout_seconds: float, on_gpus: bool) -> Group:
+    """The group this process belongs to, each rank on a GPU of its own where `on_gpus` says so.
+
+    Raises ConfigError when the recipe counts otherwise.
+    """
     if not is_rank():
         return Group()
     world = int(os.environ["WORLD_SIZE"])
@@ -118,7 +121,7 @@ def join(processes: int, timeout_seconds: float) -> Group:
             f"{world} processes were started but parallel.processes is {processes}; "
             f"add --set parallel.processes={world}"
         )
-    return TorchGroup(timeout_seconds)
+    return TorchGroup(timeout_seconds, on_gpus)
 
 
 def leave() -> None:
@@ -158,13 +161,14 @@ class Rank:
         for line in self.process.stdout:
             try:
                 message = json.loads(line)
-            except ValueError:
+                text = str(message["text"])
+            except (ValueError, TypeError, KeyError):  # a library's own words
                 report(line.rstrip("\n"))
                 continue
             if "error" in message:
-                self.error = (message["error"], message["text"])
+                self.error = (message["error"], text)
             else:
-                report(message["text"])
+                report(text)
 
 
 def launch(

@@ -19,13 +19,14 @@ from falcon_h1r.evaluate.records import write_whole
 from falcon_h1r.evaluate.run import Progress
 from falcon_h1r.llm import LLM
 from falcon_h1r.thinking.deepconf import DeepConf
-from falcon_h1r.train.config import RECIPE, load_recipe, recipe_text
+from falcon_h1r.train.config import RECIPE, known_name, load_recipe, recipe_text, require
 from falcon_h1r.train.grpo import run_grpo
 from falcon_h1r.train.held_out import reference_items
 from falcon_h1r.train.loop import FINAL, METRICS, Report, duration
 from falcon_h1r.train.recipe_rl import GrpoRecipe
 from falcon_h1r.train.recipe_sft import SftRecipe
 from falcon_h1r.train.sft import run_sft
+from falcon_h1r.train.tasks import EVALUATED
 
 Method = Literal["sft", "grpo"]
 SPENT = "processor_seconds.json"
@@ -98,8 +99,11 @@ def held_out_items(
     families: Iterable[str], levels: Iterable[int], count: int, seed: int = 0
 ) -> list[Item]:
     """Held-out problems, `count` a family and level; a level that is only a drill has none."""
-    items = []
+    families, levels, items = list(families), list(levels), []
+    for family in families:
+        known_name(family, EVALUATED, family, "a family that is measured")
     for level in levels:
+        require(level in (1, 2, 3), "level", level, "1, 2 or 3")
         for family in families:
             try:
                 items += reference_items(f"reference:{family}@{level}", count, seed=seed)

@@ -44,6 +44,7 @@ class GrpoRun(RlRun):
     """A run by a `GrpoRecipe`."""
 
     recipe: GrpoRecipe
+    method = "grpo"
 
     def __init__(self, recipe: GrpoRecipe, output: Path, report: Report) -> None:
         super().__init__(recipe, output, report)
@@ -177,5 +178,4 @@ def run_grpo(
     and when sampling meets a NaN.
     """
     resolved = prepare(GrpoRecipe, recipe, Path(output), overrides, fresh)
-    run = GrpoRun(resolved, Path(output), report)
-    return run_to_the_end(run, run.train)
+    return run_to_the_end(GrpoRun, resolved, Path(output), report)

@@ -1,6 +1,7 @@
 """What every training loop needs around its steps: a clean stop, metrics, progress."""
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -16,11 +17,12 @@ from typing import Any
 import torch
 
 from falcon_h1r.errors import ConfigError, TrainingError
-from falcon_h1r.train.config import RECIPE, recipe_text
+from falcon_h1r.evaluate.records import write_whole
+from falcon_h1r.train.config import recipe_text
 
 Report = Callable[[str], None]
 METRICS, CHECKPOINTS, FINAL = "metrics.jsonl", "checkpoints", "final"
-TENSORBOARD = "tensorboard"
+TENSORBOARD, LOCK = "tensorboard", ".lock"
 """What a run leaves in its folder."""
 
 
@@ -33,9 +35,11 @@ def stop_on_interrupt(report: Report) -> Iterator[threading.Event]:
         return
 
     def handle(number: int, frame: object) -> None:
-        if not stop.is_set():
-            report("stopping after this step; the same command resumes")
+        if stop.is_set():
+            return
         stop.set()
+        with contextlib.suppress(OSError, RuntimeError):  # whoever read the lines may be gone
+            report("stopping after this step; the same command resumes")
 
     old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -70,19 +74,51 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise TrainingError(f"could not write {path}: {error}; make room and resume") from error
 
 
-def make_folder(output: Path, recipe: Any, forget: Iterable[str]) -> None:
-    """Make a run's folder and leave the resolved recipe in it, once `forget` is removed from it.
+def make_folder(
+    output: Path, forget: Iterable[str] = (), needed: Iterable[str | Path] = ()
+) -> None:
+    """Make a run's folder, and remove `forget` from it.
 
-    Raises TrainingError when the disk refuses.
+    Raises ConfigError, and removes nothing, when that would take one of the `needed` folders;
+    TrainingError when the disk refuses.
     """
-    for name in forget:
-        if (output / name).is_dir():
-            shutil.rmtree(output / name, ignore_errors=True)
-        else:
-            (output / name).unlink(missing_ok=True)
-    with disk_errors(output / RECIPE):
+    forgotten = [output / name for name in forget]
+    for path in forgotten:
+        for folder in needed:
+            if Path(folder).resolve().is_relative_to(path.resolve()):
+                raise ConfigError(
+                    f"--fresh would remove {folder}, which this run begins with; "
+                    "name another --output"
+                )
+    with disk_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-        (output / RECIPE).write_text(recipe_text(recipe))
+        for path in forgotten:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def keep_recipe(path: Path, recipe: Any) -> None:
+    """Leave the resolved recipe in a file, whole or as it was; TrainingError for a full disk."""
+    with disk_errors(path):
+        write_whole(path, recipe_text(recipe))
+
+
+@contextlib.contextmanager
+def sole_run(output: Path) -> Iterator[None]:
+    """Hold a run's folder, which must exist; ConfigError while another process trains in it."""
+    with disk_errors(output / LOCK):
+        file = (output / LOCK).open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another process trains in {output}; wait for it, stop it, or name another "
+                "--output"
+            ) from None
+        yield
 
 
 def finite(value: Any) -> Any:
@@ -115,7 +151,7 @@ class MetricsLog:
         self.path = folder / METRICS
         self.board: Any = None
         if tensorboard:
-            self.board = _summary_writer(folder / TENSORBOARD, first_step)
+            self.board = summary_writer()(str(folder / TENSORBOARD), purge_step=first_step)
         with disk_errors(self.path):
             self._trim(first_step)
             self.file = self.path.open("a", encoding="utf-8")
@@ -174,14 +210,15 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def _summary_writer(folder: Path, first_step: int) -> Any:
+def summary_writer() -> Any:
+    """The class that writes TensorBoard's files; ConfigError where the package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ConfigError(
             "tensorboard is true but the package is missing; pip install 'falcon-h1r[train]'"
         ) from None
-    return SummaryWriter(str(folder), purge_step=first_step)
+    return SummaryWriter
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -145,19 +146,28 @@ def save_adapter(
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-@torch.no_grad()
-def _load(model: nn.Module, recipe: LoraRecipe, folder: Path) -> None:
-    """Take over an adapter's weights."""
+def read_adapter(recipe: LoraRecipe) -> dict[str, Tensor]:
+    """The tensors of `recipe.adapter`; WeightsError when it is damaged or of another shape."""
+    folder = Path(recipe.adapter or "")
     try:
         config = json.loads((folder / CONFIG).read_text())
         found = load_file(folder / WEIGHTS)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(f"{folder} holds no readable adapter: {error}") from None
+    if not isinstance(config, dict):
+        raise WeightsError(f"{folder / CONFIG} holds no object; give an adapter's folder")
     for key, wanted in (("r", recipe.rank), ("lora_alpha", recipe.alpha)):
         if config.get(key) != wanted:
             raise WeightsError(
                 f"{folder / CONFIG} has {key} {config.get(key)}; the recipe's lora has {wanted}"
             )
+    return found
+
+
+@torch.no_grad()
+def _load(model: nn.Module, recipe: LoraRecipe, folder: Path) -> None:
+    """Take over an adapter's weights."""
+    found = read_adapter(recipe)
     tensors = _tensors(model)
     if odd := set(tensors) ^ set(found):
         raise WeightsError(f"{folder / WEIGHTS} and lora.targets differ: {min(odd)}")

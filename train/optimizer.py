@@ -38,7 +38,7 @@ class OptimizerRecipe:
     decay_start: float = 0.5
     """Share of the steps after which the learning rate falls; "wsd" only."""
     final_lr: float = 0.02
-    """Share of the learning rate at the last step."""
+    """Share of the learning rate that the schedule falls to, one step after the last."""
     weight_decay: float = 0.01
     """Of matrices, times the learning rate; norms, biases and state parameters have none."""
     max_grad_norm: float = 1.0
@@ -161,6 +161,11 @@ class AdamW:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over the tensors of a checkpoint; TrainingError when names or shapes differ."""
+        if surplus := sorted(state.keys() - self.state.keys()):
+            raise TrainingError(
+                f"the checkpoint has an optimizer tensor {surplus[0]}, which this recipe has no "
+                "use for; use the recipe it was saved with, or --fresh"
+            )
         for name, tensor in self.state.items():
             if name not in state or state[name].shape != tensor.shape:
                 found = tuple(state[name].shape) if name in state else "missing"

@@ -64,6 +64,7 @@ class PpoRun(RlRun):
     """A run by a `PpoRecipe`."""
 
     recipe: PpoRecipe
+    method = "ppo"
 
     def __init__(self, recipe: PpoRecipe, output: Path, report: Report) -> None:
         super().__init__(recipe, output, report)
@@ -254,5 +255,4 @@ def run_ppo(
     and when sampling meets a NaN.
     """
     resolved = prepare(PpoRecipe, recipe, Path(output), overrides, fresh)
-    run = PpoRun(resolved, Path(output), report)
-    return run_to_the_end(run, run.train)
+    return run_to_the_end(PpoRun, resolved, Path(output), report)

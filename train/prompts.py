@@ -6,9 +6,13 @@ from random import Random
 
 from falcon_h1r.errors import ConfigError
 from falcon_h1r.ops.reference import mix64
+from falcon_h1r.thinking.prompts import ChatTokenizer, encode_prompt
 from falcon_h1r.train.checkpoint import verify_folder
 from falcon_h1r.train.samples import Sample, permuted, read_samples
 from falcon_h1r.train.tasks import Problem, sample_problem
+
+_FRAME = 256
+"""More tokens than a chat template puts around a problem, without a system prompt."""
 
 
 def draw_problem(
@@ -28,6 +32,13 @@ def read_prompts(folder: Path) -> list[Sample]:
     if not samples:
         raise ConfigError(f"data.source {folder} holds no sample; loosen its filters")
     return samples
+
+
+def has_room(tokenizer: ChatTokenizer, problem: str, context: int) -> bool:
+    """Whether a problem's prompt leaves room for at least one token in the context."""
+    if len(problem.encode(errors="surrogatepass")) + _FRAME < context:
+        return True  # no token is shorter than a byte: most need not be encoded
+    return len(encode_prompt(tokenizer, problem)) < context
 
 
 def curated_problem(samples: Sequence[Sample], ordinal: int, seed: int) -> Problem:

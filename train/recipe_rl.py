@@ -54,8 +54,6 @@ class RolloutRecipe:
         for name in ("max_kept", "max_staleness"):
             value = getattr(self, name)
             require(value >= 0, f"rollout.{name}", value, "0 or more")
-        require(self.max_prompts >= self.num_prompts, "rollout.max_prompts", self.max_prompts,
-                f"at least num_prompts, {self.num_prompts}")  # fmt: skip
         require(0 < self.temperature <= 100, "rollout.temperature", self.temperature, "in (0, 100]")
         require(0 < self.top_p <= 1, "rollout.top_p", self.top_p, "in (0, 1]")
 
@@ -171,6 +169,14 @@ class GrpoRecipe(RlRecipe):
     """One GRPO run."""
 
     loss: GrpoLossRecipe = field(default_factory=GrpoLossRecipe)
+
+    def __post_init__(self) -> None:
+        RlRecipe.__post_init__(self)
+        rollout = self.rollout
+        require(rollout.group_size >= 2, "rollout.group_size", rollout.group_size,
+                "at least 2: an advantage is relative to a group")  # fmt: skip
+        require(rollout.max_prompts >= rollout.num_prompts, "rollout.max_prompts",
+                rollout.max_prompts, f"at least num_prompts, {rollout.num_prompts}")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -118,6 +118,8 @@ class SftRecipe:
         lanes = self.parallel.lanes
         require(self.data.rows % lanes == 0, "data.rows", self.data.rows,
                 f"a multiple of parallel.processes * parallel.accumulation = {lanes}")  # fmt: skip
+        if "vocab_size" in self.model:
+            raise ConfigError("model.vocab_size is given; the tokenizer decides, leave it out")
         known = {f.name for f in fields(FalconH1Config)}
         for name in self.model:
             known_name(name, known, f"model.{name}", "a field of FalconH1Config")

@@ -48,6 +48,8 @@ class RewardRecipe:
         for f in fields(self):
             value = getattr(self, f.name)
             require(0 <= value < float("inf"), f"reward.{f.name}", value, "0 or more and finite")
+        require(any(getattr(self, name) for name in TERMS), "reward", asdict(self),
+                "one positive weight at least: no term counts")  # fmt: skip
         require(0 < self.brevity_from <= 1, "reward.brevity_from", self.brevity_from, "in (0, 1]")
 
 

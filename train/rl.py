@@ -11,6 +11,7 @@ import math
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -20,15 +21,16 @@ from torch import Tensor, nn
 
 from falcon_h1r.engine.engine import Engine, EngineConfig
 from falcon_h1r.engine.params import SamplingParams
-from falcon_h1r.errors import TrainingError
+from falcon_h1r.errors import ConfigError, TrainingError
 from falcon_h1r.hub import model_folder
+from falcon_h1r.model.config import FalconH1Config
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.model.weights import INDEX
 from falcon_h1r.ops.precision import matmul_precision
 from falcon_h1r.reference_model import reference_model_path
 from falcon_h1r.tokenizer import Tokenizer
-from falcon_h1r.train import checkpoint, losses
-from falcon_h1r.train.config import load_recipe
+from falcon_h1r.train import checkpoint, distributed, losses
+from falcon_h1r.train.config import RECIPE, load_recipe, require
 from falcon_h1r.train.gradients import FlatGradients
 from falcon_h1r.train.loop import (
     CHECKPOINTS,
@@ -38,11 +40,14 @@ from falcon_h1r.train.loop import (
     MetricsLog,
     Report,
     flushed_denormals,
+    keep_recipe,
     make_folder,
+    sole_run,
     stop_on_interrupt,
+    summary_writer,
 )
 from falcon_h1r.train.optimizer import make_optimizer
-from falcon_h1r.train.prompts import curated_problem, draw_problem, read_prompts
+from falcon_h1r.train.prompts import curated_problem, draw_problem, has_room, read_prompts
 from falcon_h1r.train.recipe_rl import RlRecipe
 from falcon_h1r.train.responses import (
     Packed,
@@ -56,6 +61,7 @@ from falcon_h1r.train.responses import (
 from falcon_h1r.train.rewards import Verdicts
 from falcon_h1r.train.rl_log import Metrics, StepLog
 from falcon_h1r.train.rollouts import Group, sample_groups
+from falcon_h1r.train.samples import Sample
 from falcon_h1r.train.start import load_weights
 from falcon_h1r.train.supply import Supply
 from falcon_h1r.train.tasks import Problem, held_out_problems
@@ -71,13 +77,19 @@ _R = TypeVar("_R", bound=RlRecipe)
 class RlRun:
     """One run in a folder: what is trained, where it stands, how it samples and is saved."""
 
+    method: str
+    """Its name: a checkpoint is of one method."""
+
     def __init__(self, recipe: RlRecipe, output: Path, report: Report) -> None:
         self.recipe, self.output, self.report = recipe, output, report
-        self.samples = read_prompts(Path(recipe.data.source)) if recipe.data.source else []
         self.start = model_folder(recipe.model) if recipe.model else reference_model_path()
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[recipe.dtype]
         self.model = FalconH1ForCausalLM.from_pretrained(self.start, dtype=dtype)
         self.tokenizer = Tokenizer.from_pretrained(self.start)
+        context = self.model.config.max_position_embeddings
+        require(recipe.rollout.max_tokens < context, "rollout.max_tokens",
+                recipe.rollout.max_tokens, f"below the model's context of {context}")  # fmt: skip
+        self.samples = self._fitting_samples(context)
         self.learnt = self.learnt_module()
         self.optimizer = make_optimizer(self.learnt, recipe.optimizer)
         self.gradients = FlatGradients(self.optimizer)
@@ -86,6 +98,26 @@ class RlRun:
         self.step = self.num_updates = self.num_tokens = self.skipped = 0
         self.seconds = 0.0
         self.verdicts = Verdicts(output / VERDICTS)
+
+    def _fitting_samples(self, context: int) -> list[Sample]:
+        """The curated samples whose prompts leave room for an answer."""
+        if not self.recipe.data.source:
+            return []
+        samples = read_prompts(Path(self.recipe.data.source))
+        fitting = [s for s in samples if has_room(self.tokenizer, s.problem, context)]
+        if not fitting:
+            raise ConfigError(
+                f"no prompt of data.source {self.recipe.data.source} leaves room for an answer in "
+                f"the model's context of {context}; give shorter problems"
+            )
+        if len(fitting) < len(samples):
+            left_out = len(samples) - len(fitting)
+            self.report(f"{left_out} prompts fill the context of {context} and are left out")
+        return fitting
+
+    def train(self, stop: threading.Event) -> None:
+        """Run until the last step or until `stop`."""
+        raise NotImplementedError
 
     def learnt_module(self) -> nn.Module:
         """The module whose parameters are learnt."""
@@ -107,19 +139,27 @@ class RlRun:
         if path is None:
             return False
         tensors, state = checkpoint.load_checkpoint(path)
+        checkpoint.check_method(state, self.method, path)
         load_weights(self.learnt, tensors["model"], path)
         self.optimizer.load_state(tensors["optimizer"])
         self.step, self.num_updates = state["step"], state["num_updates"]
         self.num_tokens = state["num_tokens"]
-        self.skipped = state.get("skipped", 0)  # older checkpoints did not count them
+        self.skipped = state["skipped"]
         self.seconds = state["seconds"]
         self.supply = Supply.from_state(state["supply"])
+        size = self.recipe.rollout.group_size
+        kept = [group for group in self.supply.kept if len(group.rollouts) == size]
+        if len(kept) < len(self.supply.kept):
+            self.report(f"{len(self.supply.kept) - len(kept)} kept groups are of another "
+                        "rollout.group_size and are left out")  # fmt: skip
+            self.supply.kept = kept
         self.engine.update_weights(self.step)
         return True
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
         state = {
+            "method": self.method,
             "step": self.step,
             "num_updates": self.num_updates,
             "num_tokens": self.num_tokens,
@@ -215,13 +255,14 @@ class RlRun:
     def minibatches(self, count: int) -> Iterator[list[int]]:
         """Indices of each update's sequences: `epochs` passes, shuffled where there are several."""
         recipe = self.recipe
-        size = -(-count // recipe.minibatches)
+        parts = min(recipe.minibatches, count)
+        bounds = [count * i // parts for i in range(parts + 1)]  # sizes differ by one at most
         for epoch in range(recipe.epochs):
             order = list(range(count))
             if recipe.minibatches > 1:
                 Random(f"minibatch {recipe.seed} {self.step} {epoch}").shuffle(order)
-            for first in range(0, count, size):
-                yield sorted(order[first : first + size])  # rollouts of a prompt side by side
+            for first, end in pairwise(bounds):
+                yield sorted(order[first:end])  # rollouts of a prompt side by side
 
     def parts(
         self, sequences: Pairs, chosen: Sequence[int]
@@ -279,8 +320,9 @@ class RlRun:
             loss.backward()  # type: ignore[no-untyped-call]
 
     def rate(self) -> float:
-        """The learning rate of this step."""
-        return self.recipe.optimizer.adam_lr * self.recipe.optimizer.scale(self.step)
+        """The learning rate of this step: Muon's where there is one."""
+        rates = self.recipe.optimizer
+        return (rates.muon_lr if rates.kind == "muon" else rates.adam_lr) * rates.scale(self.step)
 
     def apply_gradients(self) -> float:
         """Clip the gradients, apply them unless they hold a NaN, and return their norm.
@@ -304,25 +346,44 @@ def prepare(
 ) -> _R:
     """Load the recipe and make the folder; with `fresh` what an earlier run left is removed.
 
-    Not before the start and the prompts of the new run are known to be there.
+    Not before the start and the prompts of the new run are known to be of use.
     """
     resolved = load_recipe(recipe_class, recipe, overrides)
-    if fresh and resolved.model:
-        model_folder(resolved.model)
-    if fresh and resolved.data.source:
+    if distributed.is_rank():
+        raise ConfigError(
+            "reinforcement learning runs in one process and torchrun started several; start it "
+            "without torchrun"
+        )
+    if resolved.tensorboard:
+        summary_writer()
+    if not fresh:
+        make_folder(output)
+        return resolved
+    start = model_folder(resolved.model) if resolved.model else reference_model_path()
+    FalconH1Config.from_pretrained(start)
+    Tokenizer.from_pretrained(start)
+    if resolved.data.source:
         read_prompts(Path(resolved.data.source))
-    left = (CHECKPOINTS, FINAL, TENSORBOARD, METRICS, VERDICTS, BAD_SAMPLE)
-    make_folder(output, resolved, left if fresh else ())
+    forget = (CHECKPOINTS, FINAL, TENSORBOARD, METRICS, VERDICTS, BAD_SAMPLE)
+    make_folder(output, forget, [p for p in (start, resolved.data.source) if p])
     return resolved
 
 
-def run_to_the_end(run: RlRun, train: Callable[[threading.Event], None]) -> Path | None:
-    """Resume, train, and export `final/`; None when it was interrupted."""
+def run_to_the_end(
+    make: Callable[[_R, Path, Report], RlRun], recipe: _R, output: Path, report: Report
+) -> Path | None:
+    """Make the run in its folder, resume, train, and export `final/`; None when interrupted."""
+    with sole_run(output):
+        return _to_the_end(make(recipe, output, report))
+
+
+def _to_the_end(run: RlRun) -> Path | None:
     if run.resume():
         run.report(f"resumed at step {run.step}")
+    keep_recipe(run.output / RECIPE, run.recipe)  # not before its checkpoints were accepted
     try:
         with matmul_precision(run.recipe.matmul_precision), stop_on_interrupt(run.report) as stop:
-            train(stop)
+            run.train(stop)
     finally:
         run.verdicts.close()
     if run.step < run.recipe.optimizer.steps:

@@ -8,11 +8,10 @@ each token weighs the same wherever it is computed (Falcon-H1R, arXiv 2601.02346
 """
 
 import math
-import shutil
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train import checkpoint, distributed
 from falcon_h1r.train.batches import Batches
 from falcon_h1r.train.chain_accuracy import measure_held_out
-from falcon_h1r.train.config import load_recipe
+from falcon_h1r.train.config import RECIPE, load_recipe
 from falcon_h1r.train.distributed import Group
 from falcon_h1r.train.export import export
 from falcon_h1r.train.gradients import FlatGradients
@@ -35,6 +34,8 @@ from falcon_h1r.train.loop import (
     Progress,
     Report,
     flushed_denormals,
+    keep_recipe,
+    sole_run,
     stop_on_interrupt,
 )
 from falcon_h1r.train.optimizer import make_optimizer
@@ -46,10 +47,12 @@ from falcon_h1r.train.start import (
     held_out_documents,
     load_weights,
     open_source,
+    pick_device,
     prepare_output,
     prepare_vocabulary,
 )
 
+METHOD = "sft"
 LOSS, LEARNT, SEEN, STOP, SAVE = range(5)
 """What is summed over processes behind the gradients: the losses, the tokens learnt, all tokens of
 documents, and who wants to stop or to save."""
@@ -63,15 +66,12 @@ class SftRun:
     ) -> None:
         self.recipe, self.output, self.report = recipe, output, report
         self.group = group or Group()
-        self.device = torch.device(
-            "cuda" if recipe.device == "auto" and torch.cuda.is_available()
-            else recipe.device.replace("auto", "cpu")
-        )  # fmt: skip
+        self.device = pick_device(recipe)
         if self.group.rank == 0:
             prepare_vocabulary(recipe, output)
         self.group.wait_for_first()
         self.encoder = Tokenizer.from_pretrained(output / VOCABULARY)
-        self.model = build_model(recipe, self.encoder.vocab_size, self.device)
+        self.model = build_model(recipe, self.encoder, self.device)
         self.optimizer = make_optimizer(self.model, recipe.optimizer)
         self.gradients = FlatGradients(self.optimizer, 5)
         lanes = recipe.parallel.lanes
@@ -94,6 +94,12 @@ class SftRun:
         if path is None:
             return False
         tensors, state = checkpoint.load_checkpoint(path)
+        checkpoint.check_method(state, METHOD, path)
+        if state["lora_alpha"] != self.lora_alpha():
+            raise TrainingError(
+                f"{path.name} was saved with lora.alpha {state['lora_alpha']}, the recipe has "
+                f"{self.lora_alpha()}; resume with the recipe it was saved with, or --fresh"
+            )
         drawn = state["lanes"]
         if len(drawn) != self.batches.num_lanes:
             raise TrainingError(
@@ -113,6 +119,8 @@ class SftRun:
         self.group.sum(lanes)
         if self.group.rank == 0:
             state = {
+                "method": METHOD,
+                "lora_alpha": self.lora_alpha(),
                 "step": self.step,
                 "tokens": self.tokens,
                 "skipped": self.skipped,
@@ -127,6 +135,10 @@ class SftRun:
     def weights(self) -> dict[str, Tensor]:
         """Every trainable parameter once."""
         return {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def lora_alpha(self) -> float | None:
+        """How loud the adapters are: no shape tells it, so that a checkpoint must."""
+        return None if self.recipe.lora is None else self.recipe.lora.alpha
 
     # Loop
 
@@ -228,11 +240,21 @@ def train_as_rank(
     recipe: SftRecipe, output: Path, report: Report, *, fresh: bool = False
 ) -> Path | None:
     """Train as one process of the run, alone or one of several; see `run_sft`."""
-    group = distributed.join(recipe.parallel.processes, recipe.parallel.timeout_seconds)
+    on_gpus = pick_device(recipe).type == "cuda"
+    parallel = recipe.parallel
+    group = distributed.join(parallel.processes, parallel.timeout_seconds, on_gpus)
+    alone: AbstractContextManager[None] = nullcontext()
     if group.rank != 0:
         report = _silent
     elif not distributed.is_launched():
         prepare_output(recipe, output, fresh)
+        alone = sole_run(output)
+    with alone:
+        return _train(recipe, output, report, group)
+
+
+def _train(recipe: SftRecipe, output: Path, report: Report, group: Group) -> Path | None:
+    """Resume, train and export; None when it was interrupted."""
     threads = recipe.parallel.num_threads()
     before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(threads or before[0])
@@ -242,6 +264,8 @@ def train_as_rank(
         run = SftRun(recipe, output, report, group)
         if run.resume():
             report(f"resumed at step {run.step}")
+        if group.rank == 0:
+            keep_recipe(output / RECIPE, recipe)  # not before its checkpoints were accepted
         with stop_on_interrupt(report) as stop, flushed_denormals():
             run.train(stop)
         if run.step < recipe.optimizer.steps:
@@ -274,17 +298,28 @@ def run_sft(
     if parallel.processes == 1 or distributed.is_rank():
         return train_as_rank(resolved, output, report, fresh=fresh)
     prepare_output(resolved, output, fresh)
-    shutil.rmtree(output / FINAL, ignore_errors=True)
-    with stop_on_interrupt(_silent) as stop:
-        distributed.launch(
-            "falcon_h1r.train.worker",
-            [str(output)],
-            parallel.processes,
-            parallel.num_threads() or 1,
-            stop,
-            report,
-        )
-    return output / FINAL if (output / FINAL).exists() else None
+    handed = output / ".launched.yaml"
+    before = _made(output)
+    with sole_run(output), stop_on_interrupt(_silent) as stop:
+        keep_recipe(handed, resolved)
+        try:
+            distributed.launch(
+                "falcon_h1r.train.worker",
+                [str(handed)],
+                parallel.processes,
+                parallel.num_threads() or 1,
+                stop,
+                report,
+            )
+        finally:
+            handed.unlink(missing_ok=True)
+    return output / FINAL if _made(output) not in (None, before) else None
+
+
+def _made(output: Path) -> int | None:
+    """Which `final` there is: every export has a manifest of its own."""
+    path = output / FINAL / checkpoint.MANIFEST
+    return path.stat().st_ino if path.exists() else None
 
 
 def _silent(text: str) -> None:

@@ -16,25 +16,62 @@ from falcon_h1r.model.config import FalconH1Config
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train.batches import Source
-from falcon_h1r.train.loop import CHECKPOINTS, FINAL, METRICS, TENSORBOARD, make_folder
-from falcon_h1r.train.lora import add_adapters
+from falcon_h1r.train.checkpoint import write_folder
+from falcon_h1r.train.loop import (
+    CHECKPOINTS,
+    FINAL,
+    METRICS,
+    TENSORBOARD,
+    make_folder,
+    summary_writer,
+)
+from falcon_h1r.train.lora import add_adapters, read_adapter
 from falcon_h1r.train.packing import Document
 from falcon_h1r.train.recipe_sft import SftRecipe
 from falcon_h1r.train.samples import CuratedStream
 from falcon_h1r.train.stream import DocumentStream
-from falcon_h1r.train.vocabulary import BOS, IM_END, PAD, TOKENIZER_FILES, build_vocabulary
+from falcon_h1r.train.vocabulary import TOKENIZER_FILES, build_vocabulary
 
 VOCABULARY, ADAPTER = "vocabulary", "adapter"
 
 
 def prepare_output(recipe: SftRecipe, output: Path, fresh: bool) -> None:
-    """Make the folder and leave the resolved recipe in it; `fresh` forgets an earlier run.
+    """Make the run's folder; `fresh` forgets an earlier run.
 
-    Raises ConfigError, and leaves all as it was, when a folder the run begins with is not there.
+    Raises ConfigError, WeightsError or TrainingError, and leaves all as it was, when the run could
+    not begin: a folder, package or GPU is missing, or fields and model do not go together.
     """
-    _tokenizer_folders(recipe)
-    left = (CHECKPOINTS, FINAL, ADAPTER, VOCABULARY, TENSORBOARD, METRICS)
-    make_folder(output, recipe, left if fresh else ())
+    folders = _tokenizer_folders(recipe)
+    pick_device(recipe)
+    if recipe.tensorboard:
+        summary_writer()
+    if not fresh:
+        make_folder(output)
+        return
+    _start_config(recipe)
+    for source in (recipe.data.source, recipe.data.held_out):
+        if source is not None:
+            CuratedStream(source, seed=recipe.seed, max_length=recipe.data.row_length)
+    if recipe.lora is not None and recipe.lora.adapter is not None:
+        read_adapter(recipe.lora)
+        folders.append(recipe.lora.adapter)
+    forget = (CHECKPOINTS, FINAL, ADAPTER, VOCABULARY, TENSORBOARD, METRICS)
+    make_folder(output, forget, folders)
+
+
+def pick_device(recipe: SftRecipe) -> torch.device:
+    """Where the run computes; ConfigError when it asks for more GPUs than there are."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    name = recipe.device
+    if name == "auto":
+        name = "cuda" if count else "cpu"
+    wanted = recipe.parallel.processes
+    if name == "cuda" and count < wanted:
+        raise ConfigError(
+            f"device is {recipe.device!r} and torch sees {count} GPUs for {wanted} processes; "
+            "give device=cpu, or as many parallel.processes as GPUs"
+        )
+    return torch.device(name)
 
 
 def _tokenizer_folders(recipe: SftRecipe) -> list[str]:
@@ -55,14 +92,16 @@ def prepare_vocabulary(recipe: SftRecipe, output: Path) -> None:
     """
     folder = output / VOCABULARY
     sources = _tokenizer_folders(recipe)
-    if not (folder / TOKENIZER_FILES[0]).exists():
-        if sources:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in reversed(TOKENIZER_FILES):  # the file that is asked for comes last
-                if (Path(sources[0]) / name).exists():
-                    shutil.copy(Path(sources[0]) / name, folder / name)
-        else:
-            build_vocabulary(folder, recipe.data.vocabulary_size, recipe.seed)
+
+    def fill(temporary: Path) -> None:
+        if not sources:
+            build_vocabulary(temporary, recipe.data.vocabulary_size, recipe.seed)
+        for name in TOKENIZER_FILES if sources else ():
+            if (Path(sources[0]) / name).exists():
+                shutil.copy(Path(sources[0]) / name, temporary / name)
+
+    if not folder.exists():
+        write_folder(folder, fill)
     for source in sources:
         if _tokenizer(folder) != _tokenizer(source):
             raise ConfigError(
@@ -76,38 +115,60 @@ def _tokenizer(folder: str | Path) -> Any:
     return json.loads((Path(folder) / TOKENIZER_FILES[0]).read_text(encoding="utf-8"))
 
 
-def model_config(recipe: SftRecipe, vocab_size: int) -> FalconH1Config:
-    """The recipe's model with the vocabulary's size and token ids."""
-    fields = {
-        "pad_token_id": PAD,
-        "bos_token_id": BOS,
-        "eos_token_id": IM_END,
-        "tie_word_embeddings": True,
-        **recipe.model,
-    }
-    return FalconH1Config.from_dict({**fields, "vocab_size": vocab_size}, "recipe")
+def model_config(recipe: SftRecipe, encoder: Tokenizer) -> FalconH1Config:
+    """The recipe's model with the tokenizer's size and token ids.
+
+    Raises ConfigError when the tokenizer names no token that ends a text.
+    """
+    if encoder.eos_token_id is None:
+        raise ConfigError(
+            "the tokenizer names no eos_token, so that no text would end; name one in its "
+            "tokenizer_config.json"
+        )
+    return _fresh_config(recipe, {
+        "vocab_size": encoder.vocab_size,
+        "pad_token_id": encoder.pad_token_id,
+        "bos_token_id": encoder.bos_token_id,
+        "eos_token_id": encoder.eos_token_id,
+    })  # fmt: skip
 
 
-def build_model(recipe: SftRecipe, vocab_size: int, device: torch.device) -> FalconH1ForCausalLM:
+def _fresh_config(recipe: SftRecipe, of_tokenizer: Mapping[str, Any]) -> FalconH1Config:
+    fields = {"tie_word_embeddings": True, **of_tokenizer, **recipe.model}
+    return FalconH1Config.from_dict(fields, "recipe")
+
+
+def _start_config(recipe: SftRecipe) -> FalconH1Config:
+    """The configuration a run begins with, as far as it is known before there is a tokenizer.
+
+    Raises ConfigError when the folder's model is another than the recipe's.
+    """
+    if recipe.init_from is None:
+        return _fresh_config(recipe, {"vocab_size": recipe.data.vocabulary_size})
+    config = FalconH1Config.from_pretrained(recipe.init_from)
+    for name, wanted in recipe.model.items():
+        found = getattr(config, name)
+        if found != wanted and list(_listed(found)) != list(_listed(wanted)):
+            raise ConfigError(
+                f"{recipe.init_from} has {name} {found!r}, the recipe's model.{name} is "
+                f"{wanted!r}; leave model out to take the folder's"
+            )
+    return config
+
+
+def build_model(recipe: SftRecipe, encoder: Tokenizer, device: torch.device) -> FalconH1ForCausalLM:
     """The model of the recipe, with fresh weights or those of `init_from`, in its precision.
 
     Raises ConfigError when the folder's model is another than the recipe's.
     """
     if recipe.init_from is None:
-        model = FalconH1ForCausalLM(model_config(recipe, vocab_size))
+        model = FalconH1ForCausalLM(model_config(recipe, encoder))
         model.reset_parameters(recipe.seed)
     else:
-        config = FalconH1Config.from_pretrained(recipe.init_from)
-        for name, wanted in recipe.model.items():
-            found = getattr(config, name)
-            if found != wanted and list(_listed(found)) != list(_listed(wanted)):
-                raise ConfigError(
-                    f"{recipe.init_from} has {name} {found!r}, the recipe's model.{name} is "
-                    f"{wanted!r}; leave model out to take the folder's"
-                )
-        if vocab_size > config.vocab_size:
+        config = _start_config(recipe)
+        if encoder.vocab_size > config.vocab_size:
             raise ConfigError(
-                f"the tokenizer has {vocab_size} tokens, {recipe.init_from} only "
+                f"the tokenizer has {encoder.vocab_size} tokens, {recipe.init_from} only "
                 f"{config.vocab_size}; take the tokenizer that belongs to the model"
             )
         model = FalconH1ForCausalLM.from_pretrained(recipe.init_from, torch.float32)

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from falcon_h1r.errors import ConfigError
 from falcon_h1r.train.tasks import FAMILIES
 from falcon_h1r.train.tasks.adjectives import RANK
 from falcon_h1r.train.tasks.names import NAMES, made_up_name
@@ -21,7 +22,9 @@ SPECIAL_TOKENS = (
 )  # fmt: skip
 PAD, BOS, EOS, IM_START, IM_END, THINK, END_THINK = range(7)
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
 
 PATTERN = r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+"
 """Digits and punctuation stand alone, so that arithmetic is aligned whatever surrounds it."""
@@ -67,8 +70,25 @@ def corpus(seed: int) -> list[str]:
 
 
 def build_vocabulary(folder: Path, size: int, seed: int = 0) -> int:
-    """Write tokenizer.json and tokenizer_config.json to `folder`; return the number of tokens."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    """Write tokenizer.json and tokenizer_config.json to `folder`; return the number of tokens.
+
+    Raises ConfigError where the package that trains vocabularies is missing.
+    """
+    try:
+        from tokenizers import (
+            AddedToken,
+            Regex,
+            Tokenizer,
+            decoders,
+            models,
+            pre_tokenizers,
+            trainers,
+        )
+    except ImportError:
+        raise ConfigError(
+            f"a vocabulary of {size} tokens is to be built and the package tokenizers is missing; "
+            "pip install 'falcon-h1r[train]', or name a folder that has a tokenizer"
+        ) from None
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

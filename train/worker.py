@@ -1,6 +1,6 @@
-"""One rank of a run: `python -m falcon_h1r.train.worker OUTPUT`, started by `distributed.launch`.
+"""One rank of a run: `python -m falcon_h1r.train.worker RECIPE`, started by `distributed.launch`.
 
-The recipe, already checked, lies in the output folder; lines and errors go to the launcher.
+The recipe, already checked, lies in the run's folder; lines and errors go to the launcher.
 """
 
 import os
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from falcon_h1r.errors import FalconH1RError
-from falcon_h1r.train.config import RECIPE, load_recipe
+from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.distributed import tell, tell_error, watch_launcher
 from falcon_h1r.train.recipe_sft import SftRecipe
 from falcon_h1r.train.sft import train_as_rank
@@ -17,9 +17,9 @@ from falcon_h1r.train.sft import train_as_rank
 def main() -> int:
     """Train as the rank that the environment names; 1 after an error that was told."""
     watch_launcher()
-    output = Path(sys.argv[1])
+    recipe = Path(sys.argv[1])
     try:
-        train_as_rank(load_recipe(SftRecipe, output / RECIPE), output, tell)
+        train_as_rank(load_recipe(SftRecipe, recipe), recipe.parent, tell)
     except FalconH1RError as error:
         tell_error(error)
         sys.stdout.flush()

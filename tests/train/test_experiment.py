@@ -66,6 +66,13 @@ def test_grpo_runs_are_trained_and_measured(rl_recipe: Path, tmp_path: Path) -> 
     assert all(0 < length <= 8 for length in mean_tokens([result, result], keys))
 
 
+def test_a_misspelt_family_is_named_before_anything_is_measured() -> None:
+    with pytest.raises(ConfigError, match="did you mean sums"):
+        held_out_items(["sum"], [2], 1)
+    with pytest.raises(ConfigError, match="level is 4"):
+        held_out_items(["sums"], [4], 1)
+
+
 def test_late_is_the_last_fifth() -> None:
     metrics = [{"reward": float(i)} for i in range(10)]
     assert Trained(model=Path(), processor_seconds=0, metrics=metrics).late("reward") == 8.5

@@ -11,7 +11,14 @@ import pytest
 
 from falcon_h1r.errors import ConfigError
 from falcon_h1r.train.config import load_recipe
-from falcon_h1r.train.loop import METRICS, MetricsLog, Progress, stop_on_interrupt
+from falcon_h1r.train.loop import (
+    METRICS,
+    MetricsLog,
+    Progress,
+    make_folder,
+    sole_run,
+    stop_on_interrupt,
+)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -41,6 +48,34 @@ def test_a_signal_asks_for_a_stop() -> None:
         assert stop.wait(5)
     assert said == ["stopping after this step; the same command resumes"]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stop_counts_also_when_nobody_reads(tmp_path: Path) -> None:
+    def gone(line: str) -> None:
+        raise BrokenPipeError
+
+    with stop_on_interrupt(gone) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(5)
+
+
+def test_a_folder_is_held_by_one_run(tmp_path: Path) -> None:
+    refused = pytest.raises(ConfigError, match="another process trains in")
+    with sole_run(tmp_path), refused, sole_run(tmp_path):
+        pass
+    with sole_run(tmp_path):
+        pass
+
+
+def test_a_folder_that_is_needed_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "final").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    for needed in (tmp_path / "final", tmp_path / "checkpoints/../final/x"):
+        with pytest.raises(ConfigError, match=r"--fresh would remove .*name another --output"):
+            make_folder(tmp_path, ("checkpoints", "final"), [needed])
+    assert (tmp_path / "checkpoints").is_dir()
+    make_folder(tmp_path, ("checkpoints",), [tmp_path / "final"])
+    assert [p.name for p in tmp_path.iterdir()] == ["final"]
 
 
 def test_progress_tells_rate_and_time_left() -> None:

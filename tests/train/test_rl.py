@@ -187,6 +187,8 @@ def test_prompts_of_a_curated_set(rl_recipe: Path, tmp_path: Path) -> None:
         ("loss.clip_low=1.5", "loss.clip_low is 1.5; it must be in (0, 1)"),
         ("reward.brevity_from=0", "reward.brevity_from is 0.0; it must be in (0, 1]"),
         ("optimizer.adam_lr=0", "optimizer.adam_lr is 0.0; it must be positive"),
+        ("rollout.group_size=1", "rollout.group_size is 1; it must be at least 2"),
+        ("reward={correctness: 0, format: 0, depth: 0, brevity: 0}", "one positive weight"),
         ("data.families={riddles: 1}", "data.families.riddles is not a family of tasks"),
     ],
 )

@@ -108,6 +108,8 @@ def test_a_damaged_checkpoint_is_skipped_by_name(
 
 
 def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000001.partial").mkdir()  # a kill left them
+    (tmp_path / ".step-00000002.removed").mkdir()
     for step in (1, 2, 3, 4):
         group = {"w": torch.full((2,), float(step))}
         checkpoint.save_checkpoint(tmp_path, step, {"model": group}, {"step": step}, keep=2)
@@ -130,6 +132,7 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
         ("optimizer.muon_lr=-1e-3", "optimizer.muon_lr is -0.001; it must be positive"),
         ("optimizer.kind=sgd", "optimizer.kind is 'sgd'; it must be one of muon, adamw"),
         ("model.width=3", "model.width is not a field of FalconH1Config"),
+        ("model.vocab_size=300", "model.vocab_size is given; the tokenizer decides"),
         (
             "data.families={sums: 1.0, riddles: 2.0}",
             "data.families.riddles is not a family of tasks",
