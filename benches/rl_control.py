@@ -6,6 +6,10 @@ GRPO (`reference_grpo`) runs first; then supervised training goes on from the sa
 families and levels (`continue_sft`), for as many steps as take the same processor time: a step is
 timed by two short runs, and five in a hundred are added, so that an error favours the control. With
 several `--rates` the control's learning rate is chosen first, on held-out problems of another seed.
+That control learns from chains of thought of the hard level, which a generator can write and a
+collected set seldom has. `--taught 1,2` adds a control that learns from these levels instead: what
+supervised training does where hard problems have answers but no chains, as GRPO sees them.
+
 All are measured on the same held-out problems, pass@1 at temperature 1. Then DeepConf stands beside
 the majority of the same budget, with the measure and window that `calibrate` chose before on
 problems of another seed.
@@ -16,7 +20,7 @@ The same command goes on where it was stopped. Rows go to benches/results/rl_con
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +64,8 @@ def arguments() -> argparse.ArgumentParser:
     add("--results", default=str(RESULTS), type=str, metavar="DIR", help="where rows are kept")
     add("--families", default="", type=str, metavar="NAMES", help="of reference_grpo, if not all")
     add("--levels", default="3", type=str, metavar="NUMBERS", help="trained and measured")
+    add("--taught", default="", type=str, metavar="NUMBERS",
+        help="levels of a second control, without chains of --levels (default: none)")  # fmt: skip
     add("--steps", default=80, help="of GRPO")
     add("--seeds", default=3, help="of both")
     add("--rates", default="0.5,1,2", type=str, metavar="NUMBERS", help="times the recipe's rates")
@@ -79,17 +85,19 @@ def arguments() -> argparse.ArgumentParser:
 
 
 class Control:
-    """The supervised runs: how they are told of data, time and rate."""
+    """Supervised runs from the chains of some levels: how they are told of data, time and rate."""
 
-    def __init__(self, args: argparse.Namespace, output: Path) -> None:
-        self.args, self.output = args, output
+    def __init__(
+        self, name: str, levels: Mapping[int, float], args: argparse.Namespace, output: Path
+    ) -> None:
+        self.name, self.levels, self.args, self.output = name, levels, args, output
         self.rates = load_recipe(SftRecipe, "continue_sft", args.set_sft).optimizer
 
     def run(self, seed: int, steps: int, rate: float, told: Report) -> Trained:
-        folder = self.output / f"sft-{seed}-{steps}-steps-rate-{rate:g}"
+        folder = self.output / f"{seed}-{steps}-steps-rate-{rate:g}"
         changes = [
             f"init_from={self.args.model}", f"seed={seed}", f"optimizer.steps={steps}",
-            f"data.families={json.dumps(self.args.families)}", f"data.levels={self.args.levels}",
+            f"data.families={json.dumps(self.args.families)}", f"data.levels={dict(self.levels)}",
             *self.args.set_sft,
             f"optimizer.muon_lr={rate * self.rates.muon_lr}",
             f"optimizer.adam_lr={rate * self.rates.adam_lr}",
@@ -109,13 +117,26 @@ class Control:
         keys = [item.id.key for item in items]
         right: dict[float, float] = {}
         for rate in rates:
-            told = board.start(f"control at {rate:g} times the rate")
+            told = board.start(f"{self.name} at {rate:g} times the rate")
             trained = self.run(1, steps, rate, told)
             folder = self.output / f"rate-{rate:g}-eval"
             result = measure(trained.model, items, folder, plain_sampling(1, MAX_TOKENS), told)
             right[rate] = statistics.mean(values([result], keys)[0]).value
             told(f"{100 * right[rate]:.1f} % right on the problems it is chosen on")
         return max(right, key=lambda rate: right[rate])
+
+    def runs(
+        self, steps: Sequence[int], rate: float, items: Sequence[Item], board: Board
+    ) -> tuple[list[Trained], list[EvalResult]]:
+        """A run a seed, each for its own number of steps, and what each has learnt."""
+        trained, results = [], []
+        for seed, num_steps in enumerate(steps, 1):
+            told = board.start(f"{self.name}, seed {seed}")
+            trained.append(self.run(seed, num_steps, rate, told))
+            folder = self.output / f"{seed}-eval"
+            config = plain_sampling(1, MAX_TOKENS)
+            results.append(measure(trained[-1].model, items, folder, config, told))
+        return trained, results
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -126,16 +147,17 @@ def compare(args: argparse.Namespace) -> None:
     others = [item for item in others if item.problem not in measured]
     keys = [item.id.key for item in items]
     seeds = range(1, args.seeds + 1)
+    controls = [Control("control", args.levels, args, output / "control")]
+    if args.taught:
+        name = f"control, levels {args.taught}"
+        controls.append(Control(name, levels_of(args.taught), args, output / "taught"))
     num_rates = len(args.rates.split(","))
-    board = Board(4 + 2 * args.seeds + (num_rates if num_rates > 1 else 0), show)
+    runs_a_control = args.seeds + 1 + (num_rates if num_rates > 1 else 0)
+    board = Board(3 + args.seeds + runs_a_control * len(controls), show)
     config = plain_sampling(1, MAX_TOKENS)
-
-    def told_measure(model: Path, folder: str, told: Report) -> EvalResult:
-        return measure(model, items, output / folder, config, told)
-
-    before = told_measure(start, "start-eval", board.start("start"))
-    grpo: dict[int, Trained] = {}
-    learnt: dict[str, list[EvalResult]] = {"GRPO": [], "supervised control": []}
+    before = measure(start, items, output / "start-eval", config, board.start("start"))
+    grpo: list[Trained] = []
+    learnt: list[EvalResult] = []
     for seed in seeds:
         told = board.start(f"GRPO, seed {seed}")
         changes = [
@@ -143,37 +165,31 @@ def compare(args: argparse.Namespace) -> None:
             f"data.families={json.dumps(args.families)}", f"data.levels={args.levels}",
             "evaluate_every=0", *args.set_rl,
         ]  # fmt: skip
-        grpo[seed] = train_once("grpo", "reference_grpo", output / f"grpo-{seed}", changes, told)
-        learnt["GRPO"].append(told_measure(grpo[seed].model, f"grpo-{seed}-eval", told))
-    control = Control(args, output)
-    told = board.start("time of a step of the control")
-    step = control.seconds_a_step(told)
-    steps = {seed: round(MARGIN * run.processor_seconds / step) for seed, run in grpo.items()}
-    told(f"{step:.2f} s; as long as GRPO are {', '.join(map(str, steps.values()))} steps")
-    rate = control.best_rate(steps[1], others, board)
-    supervised: dict[int, Trained] = {}
-    for seed in seeds:
-        told = board.start(f"control, seed {seed}")
-        supervised[seed] = control.run(seed, steps[seed], rate, told)
-        learnt["supervised control"].append(
-            told_measure(supervised[seed].model, f"sft-{seed}-eval", told)
-        )
-    spent = {
-        "GRPO": [run.processor_seconds for run in grpo.values()],
-        "supervised control": [run.processor_seconds for run in supervised.values()],
-    }
+        grpo.append(train_once("grpo", "reference_grpo", output / f"grpo-{seed}", changes, told))
+        folder = output / f"grpo-{seed}-eval"
+        learnt.append(measure(grpo[-1].model, items, folder, config, told))
     rows = [learnt_row("start", [before], before, keys)]
-    for name in ("supervised control", "GRPO"):
-        rows.append(learnt_row(name, learnt[name], before, keys) | {"seconds": spent[name]})
-    rows.append(between(learnt["GRPO"], learnt["supervised control"], keys))
-    kept = settings(args) | {"control_rate": rate, "control_steps": list(steps.values())}
+    rows.append(learnt_row("GRPO", learnt, before, keys) | spent(grpo))
+    chosen: dict[str, Any] = {}
+    for control in controls:
+        told = board.start(f"time of a step of the {control.name}")
+        step = control.seconds_a_step(told)
+        steps = [round(MARGIN * run.processor_seconds / step) for run in grpo]
+        told(f"{step:.2f} s; as long as GRPO are {', '.join(map(str, steps))} steps")
+        rate = control.best_rate(steps[0], others, board)
+        supervised, results = control.runs(steps, rate, items, board)
+        rows.append(learnt_row(control.name, results, before, keys) | spent(supervised))
+        rows.append(between(control.name, learnt, results, keys))
+        chosen[control.name] = {"rate": rate, "steps": steps}
+    kept = settings(args) | {"controls": chosen}
     save_rows(Path(args.results), "rl_control", kept, rows)
     votes = [
         voted(name, model, args, output, board.start(f"votes of {name}"))
-        for name, model in (("start", start), ("GRPO, seed 1", grpo[1].model))
+        for name, model in (("start", start), ("GRPO, seed 1", grpo[0].model))
     ]
     save_rows(Path(args.results), "rl_control", kept, [*rows, *votes])
-    show(f"\nrates of the control: {rate:g} times the recipe's\n\n{markdown(table(rows))}\n")
+    rates = ", ".join(f"{one['rate']:g} ({name})" for name, one in chosen.items())
+    show(f"\nrates, times the recipe's: {rates}\n\n{markdown(table(rows))}\n")
     show(markdown(vote_table(votes, args.budget)))
 
 
@@ -194,8 +210,15 @@ def learnt_row(
     return row
 
 
-def between(ours: list[EvalResult], theirs: list[EvalResult], keys: list[str]) -> dict[str, Any]:
-    """GRPO against the control, seed by seed; lengths over what both answer right."""
+def spent(runs: list[Trained]) -> dict[str, Any]:
+    """The processor time of each."""
+    return {"seconds": [run.processor_seconds for run in runs]}
+
+
+def between(
+    control: str, ours: list[EvalResult], theirs: list[EvalResult], keys: list[str]
+) -> dict[str, Any]:
+    """GRPO against a control, seed by seed; lengths over what both answer right."""
     pairs = [
         (mine.records[key, "full"].num_tokens, other.records[key, "full"].num_tokens)
         for mine, other in zip(ours, theirs, strict=True)
@@ -204,7 +227,7 @@ def between(ours: list[EvalResult], theirs: list[EvalResult], keys: list[str]) -
     ]
     shorter = statistics.share_saved([a for a, _ in pairs], [b for _, b in pairs])
     return {
-        "model": "GRPO - control",
+        "model": f"GRPO - {control}",
         "seeds": len(ours),
         "problems": len(keys),
         "difference": statistics.difference_of_runs(values(ours, keys), values(theirs, keys)),
@@ -249,32 +272,39 @@ def table(rows: list[dict[str, Any]]) -> Table:
         "model", "seeds", "problems", "right, %", "against the start",
         "tokens", "processor seconds a run",
     ]  # fmt: skip
-    *models, last = rows
-    lines = [
-        [
-            row["model"],
-            str(row["seeds"]),
-            str(row["problems"]),
-            percent(row["right"]),
-            percent(row["against_start"], sign=True) if "against_start" in row else "-",
-            number(row["tokens"]),
-            number(sum(row["seconds"]) / len(row["seconds"])) if "seconds" in row else "-",
-        ]
-        for row in models
+    return head, [between_line(row) if "difference" in row else model_line(row) for row in rows]
+
+
+def model_line(row: dict[str, Any]) -> list[str]:
+    """A row of `learnt_row` as the table shows it."""
+    return [
+        row["model"],
+        str(row["seeds"]),
+        str(row["problems"]),
+        percent(row["right"]),
+        percent(row["against_start"], sign=True) if "against_start" in row else "-",
+        number(row["tokens"]),
+        number(sum(row["seconds"]) / len(row["seconds"])) if "seconds" in row else "-",
     ]
-    shorter = percent(last["shorter_where_both_are_right"])
-    lines.append(
-        [
-            last["model"],
-            str(last["seeds"]),
-            str(last["problems"]),
-            percent(last["difference"], sign=True),
-            "-",
-            f"{shorter} % shorter where both are right ({last['both_right']})",
-            "-",
-        ]
-    )
-    return head, lines
+
+
+def between_line(row: dict[str, Any]) -> list[str]:
+    """A row of `between` as the table shows it."""
+    shorter = percent(row["shorter_where_both_are_right"])
+    return [
+        row["model"],
+        str(row["seeds"]),
+        str(row["problems"]),
+        percent(row["difference"], sign=True),
+        "-",
+        f"{shorter} % shorter where both are right ({row['both_right']})",
+        "-",
+    ]
+
+
+def levels_of(numbers: str) -> dict[int, float]:
+    """ "1,2" as equal weights."""
+    return {int(level): 1.0 for level in numbers.split(",")}
 
 
 def vote_table(rows: list[dict[str, Any]], budget: int) -> Table:
@@ -297,7 +327,7 @@ def vote_table(rows: list[dict[str, Any]], budget: int) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     args.families = weighted_families(args.families)
-    args.levels = {int(level): 1.0 for level in args.levels.split(",")}
+    args.levels = levels_of(args.levels)
     return run_script(lambda: compare(args), show)
 
 

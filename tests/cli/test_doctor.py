@@ -60,10 +60,9 @@ def test_an_unknown_bench_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no_such" in capsys.readouterr().err
 
 
-def test_nobody_is_told_to_install_triton_beside_a_torch_for_cpus(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    without("triton", monkeypatch)
+def test_an_optional_package_is_a_note_with_its_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
+    without("pyarrow", monkeypatch)
     findings: list[doctor.Finding] = []
-    assert doctor._packages(findings)["triton"] is None
-    assert [(f.level, f.remedy) for f in findings] == [("note", doctor.NO_TRITON)]
+    assert doctor._packages(findings)["pyarrow"] is None
+    assert [(f.level, f.remedy) for f in findings] == [("note", "pip install pyarrow")]
+    assert "Parquet" in findings[0].what

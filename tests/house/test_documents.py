@@ -34,7 +34,7 @@ def test_every_decision_is_linked(root: Path, tracked: list[str]) -> None:
 
 def test_the_readme_opens_with_two_commands(root: Path) -> None:
     first = blocks((root / "README.md").read_text(), "sh")[0]
-    assert first.split("\n")[:2] == ["make setup", "make solve"]
+    assert first.split("\n")[:2] == ["make solve", "make test"]
 
 
 def test_make_commands_in_documents_exist(root: Path, tracked: list[str]) -> None:

@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 REQUIRED = ("torch", "numpy", "safetensors", "PyYAML", "rich", "math-verify")
 OPTIONAL = {
-    "triton": "kernels on GPUs",
     "huggingface-hub": "checkpoints by hub id (extra `hub`)",
     "tokenizers": "training a tokenizer (extra `train`)",
     "tensorboard": "curves of a training run (extra `train`)",
+    "rensa": "near-duplicates in curation (extra `curate`)",
+    "pyarrow": "Parquet files in curation (extra `curate`)",
+    "reasoning-gym": "tasks of reasoning-gym in curation (extra `curate`)",
     "matplotlib": "figures of an evaluation (extra `report`)",
 }
-NO_TRITON = "nothing on a CPU; for a GPU install torch's GPU build, which brings the one it needs"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "thinking.json")
 CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 """Names as Linux prints them; the last three are ARM's."""
@@ -78,7 +79,7 @@ def _packages(findings: list[Finding]) -> dict[str, str | None]:
                 Finding(
                     level="note",
                     what=f"{name} is not installed; it serves {purpose}",
-                    remedy=NO_TRITON if name == "triton" else f"pip install {name}",
+                    remedy=f"pip install {name}",
                 )
             )
     return versions
