@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -74,7 +75,7 @@ _NOT_OF_THE_RUN = ("config.json", "calibration.json", checkpoint.MANIFEST, INDEX
 _R = TypeVar("_R", bound=RlRecipe)
 
 
-class RlRun:
+class RlRun(ABC):
     """One run in a folder: what is trained, where it stands, how it samples and is saved."""
 
     method: str
@@ -115,9 +116,9 @@ class RlRun:
             self.report(f"{left_out} prompts fill the context of {context} and are left out")
         return fitting
 
+    @abstractmethod
     def train(self, stop: threading.Event) -> None:
-        """Run until the last step or until `stop`."""
-        raise NotImplementedError
+        """Run until the last step or until `stop`; always ends with a checkpoint."""
 
     def learnt_module(self) -> nn.Module:
         """The module whose parameters are learnt."""

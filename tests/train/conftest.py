@@ -1,4 +1,5 @@
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,8 @@ import torch
 
 from falcon_h1r import FalconH1Config, FalconH1ForCausalLM
 from falcon_h1r.train.vocabulary import build_vocabulary
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the helpers of this folder
 
 TINY = """
 seed: 3

@@ -1,9 +1,6 @@
 """Curation from end to end: same bytes from the same recipe, also after a kill; bad input."""
 
-import io
 import json
-import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -15,75 +12,19 @@ from random import Random
 from typing import Any
 
 import pytest
+from curation_helpers import SILENT, chain, contents, make_recipe, only_chains, write_lines
 
-from falcon_h1r.cli.main import main
 from falcon_h1r.errors import ConfigError, TrainingError
 from falcon_h1r.train.curate import run_curate
 from falcon_h1r.train.curation.gym import GymJudge
 from falcon_h1r.train.curation.recipe import DifficultyRecipe
 from falcon_h1r.train.curation.rollouts import Roller, Rollout
 from falcon_h1r.train.samples import CuratedStream, read_samples
-from falcon_h1r.train.tasks import FAMILIES
-
-RECIPE = """
-seed: 5
-sources:
-  ours: {kind: generator, families: {sums: 1.0, booleans: 1.0}, count: 60}
-  chains: {kind: jsonl, path: CHAINS}
-  school: {kind: gsm8k, path: SCHOOL}
-evaluation: [EVALUATION]
-augment: {enabled: true, rephrase: 0.2, renumber: 0.3, compose: 0.2}
-mix: {total: 100, caps: {style: 0.6}}
-max_length: 700
-shard_size: 25
-"""
-WORDS = ("red", "blue", "tall", "small", "round", "flat", "warm", "cold")
-SILENT: dict[str, Any] = {"report": lambda line: None}
-
-
-def school(i: int) -> dict[str, str]:
-    """A word problem of our own in GSM8K's format."""
-    boxes, pens, lost = 3 + i, 31 + 2 * i, 90 + i
-    total = boxes * pens
-    things = ("pens", "nails", "beans", "cards", "shells")[i % 5]
-    return {
-        "question": f"A shop has {boxes} boxes with {pens} {things} each. A clerk drops {lost} "
-        f"{things} on the floor and throws them away. How many {things} can the shop sell?",
-        "answer": f"The boxes hold {boxes}*{pens}=<<{boxes}*{pens}={total}>>{total} {things}.\n"
-        f"Without the lost ones that is {total}-{lost}=<<{total}-{lost}={total - lost}>>"
-        f"{total - lost} {things}.\n#### {total - lost}",
-    }
-
-
-def chain(i: int) -> dict[str, Any]:
-    rng = Random(i)
-    words = " ".join(rng.choice(WORDS) for _ in "12345")
-    return {
-        "problem": f"Number {i}: which comes last of {words}?",
-        "thought": f"I read them one by one: {words}. {' '.join(words.split()[::-1])} backwards.",
-        "answer": words.split()[-1],
-    }
-
-
-def write_lines(path: Path, rows: list[Any]) -> Path:
-    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
-    path.write_text("".join(line + "\n" for line in lines))
-    return path
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    chains = write_lines(tmp_path / "chains.jsonl", [chain(i) for i in range(40)] + [chain(3)])
-    lines = write_lines(tmp_path / "school.jsonl", [school(i) for i in range(30)])
-    seen = write_lines(tmp_path / "evaluation.jsonl", [{"question": school(7)["question"]}])
-    text = RECIPE.replace("CHAINS", str(chains)).replace("SCHOOL", str(lines))
-    path = tmp_path / "recipe.yaml"
-    path.write_text(text.replace("EVALUATION", str(seen)))
-    return path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return make_recipe(tmp_path)
 
 
 def test_a_set_is_made_and_reported(recipe: Path, tmp_path: Path) -> None:
@@ -491,167 +432,3 @@ def test_reasoning_gym_problems_without_thought(
         "distilled": {"available": 20, "taken": made["mix"]["style"]["distilled"]["taken"]},
         "reasoning_gym": {"available": 10, "taken": made["mix"]["style"]["reasoning_gym"]["taken"]},
     }
-
-
-# Bad input
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["filters.lopping=true"], "did you mean looping"),
-        (["sources.ours.kind=nothing"], "must be one of generator, jsonl"),
-        (["sources.ours.count=null"], "give it a count"),
-        (["sources.chains.path=nowhere.jsonl"], r"sources\.chains\.path is 'nowhere\.jsonl'"),
-        (["evaluation=[nowhere.json]"], "there is no nowhere.json"),
-        (["sources.chains.path=."], r"sources\.chains\.path is \., a folder"),
-        (["tokenizer=./nowhere"], "nowhere"),
-        (["sources={}"], "sources is empty"),
-        (["max_length=0"], "max_length is 0"),
-        (["difficulty.weights={simple: 1}"], "weights is"),
-        (["mix.caps={style: 0}"], "mix.caps is"),
-        (["tokenizer=nowhere/at/all", "vocabulary_size=512"], "keep one of them"),
-    ],
-)
-def test_bad_recipes_are_refused_before_anything_is_written(
-    recipe: Path, tmp_path: Path, overrides: list[str], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        run_curate(recipe, tmp_path / "set", overrides, **SILENT)
-    assert not (tmp_path / "set").exists()
-
-
-def only_chains(tmp_path: Path, rows: list[Any]) -> list[str]:
-    path = write_lines(tmp_path / "rows.jsonl", rows)
-    return [
-        "evaluation=[]",
-        "mix={}",
-        "augment={}",
-        f"sources={{c: {{kind: jsonl, path: {path}}}}}",
-    ]
-
-
-def test_broken_lines_are_counted_and_named_up_to_a_limit(recipe: Path, tmp_path: Path) -> None:
-    rows = [chain(0), "{", chain(1), {"problem": "p", "thought": "t"}, [], chain(2)]
-    overrides = only_chains(tmp_path, rows)
-    made = run_curate(recipe, tmp_path / "set", overrides, **SILENT)
-    assert made is not None
-    assert made["samples"] == 3
-    assert made["dropped"] == {"broken line": {"c": 2}, "no answer": {"c": 1}}
-    assert made["broken"][0].startswith("line 2 of rows.jsonl: not JSON")
-    assert made["broken"][1:] == [
-        "line 4 of rows.jsonl: no answer",
-        "line 5 of rows.jsonl: not an object",
-    ]
-    with pytest.raises(TrainingError, match=r"3 records are broken .*line 2 of rows.*max_broken"):
-        run_curate(recipe, tmp_path / "few", [*overrides, "filters.max_broken=2"], **SILENT)
-
-
-def test_nothing_left_and_nothing_short_enough(recipe: Path, tmp_path: Path) -> None:
-    overrides = only_chains(tmp_path, [chain(0) | {"thought": ""}, chain(1) | {"thought": " "}])
-    with pytest.raises(TrainingError, match=r"nothing is left of 2 records \(2 empty thought\)"):
-        run_curate(recipe, tmp_path / "set", overrides, **SILENT)
-    overrides = [*only_chains(tmp_path, [chain(0), chain(1)]), "max_length=32"]
-    with pytest.raises(TrainingError, match=r"longer than max_length = 32 .*shortest has \d+"):
-        run_curate(recipe, tmp_path / "set", overrides, fresh=True, **SILENT)
-
-
-def test_other_folders_and_other_runs_are_left_alone(recipe: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "letter.txt").write_text("dear")
-    for fresh in (False, True):
-        with pytest.raises(ConfigError, match="no curated set"):
-            run_curate(recipe, home, fresh=fresh, **SILENT)
-    assert contents(home) == {"letter.txt": b"dear"}
-    overrides = only_chains(tmp_path, [chain(i) for i in range(40)])
-    run_curate(recipe, tmp_path / "set", overrides, **SILENT)
-    with pytest.raises(ConfigError, match="made by another recipe; give --fresh"):
-        run_curate(recipe, tmp_path / "set", [*overrides, "seed=6"], **SILENT)
-    (tmp_path / "next.work/read-00000").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"next\.work holds something"):
-        run_curate(recipe, tmp_path / "next", overrides, fresh=True, **SILENT)
-    (tmp_path / "next.work/run.json").write_text("{}")
-    with pytest.raises(ConfigError, match="begun by another recipe or its input files"):
-        run_curate(recipe, tmp_path / "next", overrides, **SILENT)
-
-
-def test_the_disk_refuses(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TrainingError, match="No space left on device"):
-        run_curate(recipe, tmp_path / "set", **SILENT)
-    monkeypatch.undo()
-    assert run_curate(recipe, tmp_path / "set", **SILENT) is not None
-
-
-def test_a_full_disk_keeps_the_shards_before(recipe: Path, tmp_path: Path) -> None:
-    """The third shard does not fit; the two before stay, and with room the bytes are the same."""
-    run_curate(recipe, tmp_path / "whole", **SILENT)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill_disk(source: str, num_read: int, num_kept: int, share: float | None) -> None:
-        if len(list((tmp_path / "set.work").glob("read-*"))) == 2:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))  # as if full
-
-    try:
-        with pytest.raises(TrainingError, match="earlier saves are intact") as raised:
-            run_curate(recipe, tmp_path / "set", watch=fill_disk, **SILENT)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "read-00002" in str(raised.value)
-    assert "\n" not in str(raised.value)
-    work = tmp_path / "set.work"
-    assert sorted(p.name for p in work.glob("*read-*")) == ["read-00000", "read-00001"]
-    said: list[str] = []
-    run_curate(recipe, tmp_path / "set", report=said.append)
-    assert said[0].startswith("resumed after 50 records")
-    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
-
-
-# Command line
-
-
-def test_the_command_prints_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "set"
-    words = ["curate", "--recipe", "smoke_curate", "--output", str(output)]
-    words += ["--set", "sources.generated.count=40", "--set", "mix.total=20", "--augment"]
-    assert main([*words, "--json"]) == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out) == json.loads((output / "report.json").read_text())
-    assert json.loads(said.out)["augmented"]
-    assert "generated: 40 records read (100%)" in said.err
-    assert main(words) == 0
-    assert "already made by this recipe" in capsys.readouterr().out
-    assert main([*words, "--set", "seed=9"]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "--fresh" in error
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_gets_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    words = ["curate", "--recipe", "smoke_curate", "--output", str(tmp_path / "set")]
-    assert main([*words, "--set", "sources.generated.count=40"]) == 0
-    said = terminal.getvalue()
-    assert "generated: 40 read" in said
-    assert "\x1b[" in said
-    assert "samples of 40 records" in said
-
-
-def test_every_family_can_be_curated(tmp_path: Path, recipe: Path) -> None:
-    overrides = ["evaluation=[]", "mix={}", "augment={}", "max_length=4000",
-                 "sources={all: {kind: generator, count: 150}}"]  # fmt: skip
-    made = run_curate(recipe, tmp_path / "set", overrides, **SILENT)
-    assert made is not None
-    assert set(made["mix"]["family"]) == set(FAMILIES)
-    assert set(made["dropped"]) <= {"exact duplicate", "solutions of one problem"}
