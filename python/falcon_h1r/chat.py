@@ -47,16 +47,20 @@ class ControlMask:
 
     Each becomes one character of private use, so that the template cannot take it for its own; a
     character of that kind in the text itself is left as it is unless it is a stand-in, and then
-    reads as U+FFFD.
+    reads as U+FFFD. The texts of a list of parts are looked at as one: a token that begins in one
+    part and ends in the next is broken by a stand-in for its last character before the border.
+    What a template itself builds out of several other strings is the template's.
     """
 
     def __init__(self, tokens: Sequence[str]) -> None:
         """Take the contents of all control tokens."""
-        ordered = sorted(tokens, key=len, reverse=True)[:_NUM_STAND_INS]
-        self._stand_in = {token: chr(_FIRST_STAND_IN + i) for i, token in enumerate(ordered)}
-        self._token = {mark: token for token, mark in self._stand_in.items()}
+        ordered = sorted(tokens, key=len, reverse=True)[: _NUM_STAND_INS // 2]
+        characters = sorted(set().union(*ordered))[: _NUM_STAND_INS // 2]
+        hidden = list(dict.fromkeys([*ordered, *characters]))
+        self._stand_in = {text: chr(_FIRST_STAND_IN + i) for i, text in enumerate(hidden)}
+        self._text = {mark: text for text, mark in self._stand_in.items()}
         self._any_token = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
-        self._any_mark = re.compile("([" + "".join(self._token) + "])" if ordered else r"(?!)")
+        self._any_mark = re.compile("([" + "".join(self._text) + "])" if hidden else r"(?!)")
 
     def hide(self, value: Any) -> Any:
         """Return the value with control tokens hidden in every string, keys included."""
@@ -66,14 +70,26 @@ class ControlMask:
         if isinstance(value, Mapping):
             return {self.hide(key): self.hide(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self.hide(item) for item in value]
+            return self._broken([self.hide(item) for item in value])
         return value
+
+    def _broken(self, items: list[Any]) -> list[Any]:
+        """The hidden items of a list, where a token crosses from one text to the next broken."""
+        parts = [i for i in items if isinstance(i, dict) and isinstance(i.get("text"), str)]
+        whole = "".join(part["text"] for part in parts)
+        crossing = [found.span() for found in self._any_token.finditer(whole)]
+        end = 0
+        for part in parts if crossing else ():
+            end += len(part["text"])
+            if part["text"] and any(first < end < last for first, last in crossing):
+                part["text"] = part["text"][:-1] + self._stand_in[part["text"][-1]]
+        return items
 
     def segments(self, text: str) -> list[tuple[str, bool]]:
         """Return the rendered text as (text, may hold control tokens)."""
         parts = self._any_mark.split(text)
         return [
-            (self._token[part], False) if part in self._token else (part, True)
+            (self._text[part], False) if part in self._text else (part, True)
             for part in parts
             if part
         ]

@@ -4,11 +4,13 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import torch
 
 from falcon_h1r.engine.engine import Engine, EngineConfig
 from falcon_h1r.engine.outputs import EngineEvent, RequestOutput
 from falcon_h1r.engine.params import SamplingParams
+from falcon_h1r.engine.shared import Seat, SharedEngine
 from falcon_h1r.errors import ConfigError, RequestError
 from falcon_h1r.hub import model_folder, read_object, token_ids_in
 from falcon_h1r.model.model import FalconH1ForCausalLM
@@ -29,6 +31,8 @@ _DTYPES = {
 
 class LLM:
     """A model with its tokenizer and engine; a context manager.
+
+    Calls may overlap: several threads, or streams that are read in turns, share every step.
 
     `model` is a folder, a hub id, or a FalconH1ForCausalLM; None is the model in the wheel.
     Raises ConfigError, WeightsError or TokenizerError naming the file, OutOfMemoryPlanError when
@@ -73,6 +77,7 @@ class LLM:
         self.thinking_defaults = ThinkingDefaults.load(self.folder)
         self.model.eval()
         self.engine = Engine(self.model, tokenizer, config, self._eos_token_ids())
+        self._shared = SharedEngine(self.engine)
 
     def generate(
         self,
@@ -85,24 +90,24 @@ class LLM:
         """
         params = sampling_params or SamplingParams()
         encoded = [self.encode(p) for p in as_prompts(prompts)]
-        ids = self._add_all(encoded, params)
         reasons: dict[tuple[int, int], str | None] = {}
-        try:
-            while self.engine.has_unfinished():
-                _collect(self.engine.step(), reasons)
-        except KeyboardInterrupt:
-            for request_id in ids:
-                self.engine.abort(request_id)
-            _collect(self.engine.step(), reasons)
         outputs = []
-        for request_id, (text, token_ids) in zip(ids, encoded, strict=True):
-            traces = [
-                self.engine.output(request_id, t, reasons.get((request_id, t), "abort"))
-                for t in range(params.n)
-            ]
-            done = all(t.finish_reason != "abort" for t in traces)
-            outputs.append(RequestOutput(request_id, text, token_ids, traces, done))
-            self.engine.release(request_id)
+        with self._shared.seat() as seat:
+            ids = [seat.add_request(token_ids, params) for _, token_ids in encoded]
+            try:
+                _run(seat, reasons)
+            except KeyboardInterrupt:
+                for request_id in ids:
+                    seat.abort(request_id)
+                _run(seat, reasons)
+            for request_id, (text, token_ids) in zip(ids, encoded, strict=True):
+                traces = [
+                    seat.output(request_id, t, reasons.get((request_id, t), "abort"))
+                    for t in range(params.n)
+                ]
+                done = all(t.finish_reason != "abort" for t in traces)
+                outputs.append(RequestOutput(request_id, text, token_ids, traces, done))
+                seat.release(request_id)
         return outputs
 
     def stream(
@@ -111,13 +116,10 @@ class LLM:
         """Continue one prompt event by event, text included; closing the iterator cancels."""
         params = sampling_params or SamplingParams()
         _, token_ids = self.encode(prompt)
-        request_id = self.engine.add_request(token_ids, params, stream=True)
-        try:
-            while self.engine.has_unfinished():
-                yield from (e for e in self.engine.step() if e.request_id == request_id)
-        finally:
-            self.engine.abort(request_id)
-            self.engine.release(request_id)
+        with self._shared.seat() as seat:
+            seat.add_request(token_ids, params, stream=True)
+            while seat.has_unfinished():
+                yield from seat.step()
 
     def think(
         self,
@@ -167,7 +169,7 @@ class LLM:
             for prompt in as_prompts(prompts)
         ]
         return Thinking(
-            self.engine,
+            self._shared.seat(),
             encoded,
             deepconf,
             sampling_params,
@@ -191,8 +193,9 @@ class LLM:
         return self.engine.stats()
 
     def close(self) -> None:
-        """Free the cache; the object is of no use afterwards."""
-        del self.engine
+        """Free the cache; the object is of no use afterwards. A second call does nothing."""
+        self.__dict__.pop("engine", None)
+        self.__dict__.pop("_shared", None)
 
     def __enter__(self) -> "LLM":
         return self
@@ -212,29 +215,14 @@ class LLM:
             ids.update(self.tokenizer.eos_token_ids)
         if self.folder is not None:
             ids.update(token_ids_in(read_object(self.folder / "generation_config.json"), "eos"))
-        return tuple(sorted(ids))
-
-    def _add_all(
-        self, encoded: list[tuple[str | None, list[int]]], params: SamplingParams
-    ) -> list[int]:
-        """Queue all prompts or none."""
-        ids: list[int] = []
-        try:
-            for _, token_ids in encoded:
-                ids.append(self.engine.add_request(token_ids, params))
-        except RequestError:
-            for request_id in ids:
-                self.engine.abort(request_id)
-                self.engine.release(request_id)
-            raise
-        return ids
+        return tuple(sorted(i for i in ids if 0 <= i < self.model.config.vocab_size))
 
 
 def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """Return a list of prompts from one prompt or several."""
     if isinstance(prompts, str):
         return [prompts]
-    items = list(prompts)
+    items = prompts.tolist() if isinstance(prompts, np.ndarray) else list(prompts)
     if not items:
         raise RequestError("no prompt was given; give a text, token ids or chat messages")
     if isinstance(items[0], (dict, int)):
@@ -242,10 +230,12 @@ def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     return items  # type: ignore[return-value]
 
 
-def _collect(events: list[EngineEvent], reasons: dict[tuple[int, int], str | None]) -> None:
-    for event in events:
-        if event.kind == "finished" and event.trace_index is not None:
-            reasons[(event.request_id, event.trace_index)] = event.reason
+def _run(seat: Seat, reasons: dict[tuple[int, int], str | None]) -> None:
+    """Step until the seat's requests are done; keep why each trace ended."""
+    while seat.has_unfinished():
+        for event in seat.step():
+            if event.kind == "finished" and event.trace_index is not None:
+                reasons[(event.request_id, event.trace_index)] = event.reason
 
 
 def _pick_device(device: str) -> torch.device:

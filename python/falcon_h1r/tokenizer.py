@@ -7,6 +7,7 @@ says beside its `tokenizer.json`. It imports no torch.
 import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = ["Tokenizer"]
 
 _CONFIG_FILES = ("tokenizer_config.json", "generation_config.json", "config.json")
 _TOKENIZER_FILES = ("tokenizer.json", *_CONFIG_FILES, "chat_template.*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer(_rust.Tokenizer):
@@ -37,6 +39,10 @@ class Tokenizer(_rust.Tokenizer):
     """Ids that end a text or a turn, as the model folder names them; often several."""
     pad_token_id: int | None
     """Id of the padding token, where the model folder names one."""
+    tool_template: str | None
+    """The template that is taken where tools are given, if the model folder has one."""
+    chat_tokens: Mapping[str, str] | None
+    """`bos_token` and its like as templates see them; None: by the ids."""
 
     def __init__(
         self,
@@ -46,6 +52,8 @@ class Tokenizer(_rust.Tokenizer):
         bos_token_id: int | None = None,
         eos_token_ids: Sequence[int] = (),
         pad_token_id: int | None = None,
+        tool_template: str | None = None,
+        chat_tokens: Mapping[str, str] | None = None,
     ) -> None:
         """Load from the text of a `tokenizer.json`.
 
@@ -55,6 +63,8 @@ class Tokenizer(_rust.Tokenizer):
         self.bos_token_id = bos_token_id
         self.eos_token_ids = tuple(eos_token_ids)
         self.pad_token_id = pad_token_id
+        self.tool_template = tool_template
+        self.chat_tokens = chat_tokens
 
     @property
     def eos_token_id(self) -> int | None:
@@ -69,7 +79,10 @@ class Tokenizer(_rust.Tokenizer):
     @classmethod
     def from_file(cls, path: str | Path) -> "Tokenizer":
         """Load a `tokenizer.json`. Raises `TokenizerError` naming the file."""
-        return cls(_read(Path(path)))
+        try:
+            return cls(_read(Path(path)))
+        except TokenizerError as error:
+            raise TokenizerError(f"{path}: {error}") from None
 
     @classmethod
     def from_pretrained(cls, folder_or_repo_id: str | Path) -> "Tokenizer":
@@ -85,12 +98,15 @@ class Tokenizer(_rust.Tokenizer):
         text = _read(path)
         configs = [read_object(folder / name, TokenizerError) for name in _CONFIG_FILES]
         try:
-            tokenizer = cls(text, chat_template=_chat_template(folder, configs[0]))
+            tokenizer = cls(text, **_chat_templates(folder, configs[0]))
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {error}") from None
         tokenizer.bos_token_id = next(iter(_special_ids(tokenizer, "bos", configs)), None)
         tokenizer.eos_token_ids = tuple(_special_ids(tokenizer, "eos", configs))
         tokenizer.pad_token_id = next(iter(_special_ids(tokenizer, "pad", configs)), None)
+        if configs[0]:  # what templates see is what the tokenizer's own file names
+            names = {name: _special_token(configs[0], name) for name in ("bos", "eos", "pad")}
+            tokenizer.chat_tokens = {f"{n}_token": t for n, t in names.items() if t is not None}
         return tokenizer
 
     def extend_for_reasoning(self, symbols: Sequence[str] | None = None) -> "Tokenizer":
@@ -123,7 +139,7 @@ class Tokenizer(_rust.Tokenizer):
         turns = [dict(m) for m in messages]
         shown = turns if keep_thoughts else without_thoughts(turns)
         context = self._chat_context(shown, add_generation_prompt, tools, variables)
-        return _rust.render_chat(self._template(chat_template), context)
+        return _rust.render_chat(self._template(chat_template, tools), context)
 
     def encode_chat(
         self,
@@ -147,11 +163,11 @@ class Tokenizer(_rust.Tokenizer):
         masked = self._chat_context(
             mask.hide(shown), add_generation_prompt, mask.hide(tools), mask.hide(variables)
         )
-        text = _rust.render_chat(self._template(chat_template), masked)
+        text = _rust.render_chat(self._template(chat_template, tools), masked)
         return self.encode_segments(mask.segments(text))
 
-    def _template(self, given: str | None) -> str:
-        template = given or self.chat_template
+    def _template(self, given: str | None, tools: object) -> str:
+        template = given or (self.tool_template if tools else None) or self.chat_template
         if template is None:
             raise TokenizerError("this model has no chat template: give one as chat_template")
         return template
@@ -162,14 +178,17 @@ class Tokenizer(_rust.Tokenizer):
             "eos_token": self.eos_token_id,
             "pad_token": self.pad_token_id,
         }
-        tokens = {
+        by_id = {
             name: self.id_to_token(token_id)
             for name, token_id in names.items()
             if token_id is not None
         }
-        context = {"messages": messages, "tools": tools, "add_generation_prompt": generate}
+        tokens = by_id if self.chat_tokens is None else dict(self.chat_tokens)
+        context = {"messages": messages, "tools": tools, "documents": None,
+                   "add_generation_prompt": generate}  # fmt: skip
         try:
-            return json.dumps(tokens | context | variables, ensure_ascii=True)
+            text = json.dumps(tokens | context | variables, ensure_ascii=False)
+            return _SURROGATE.sub("\ufffd", text)
         except (TypeError, ValueError, RecursionError) as error:
             raise TokenizerError(f"messages, tools or variables are not JSON: {error}") from None
 
@@ -207,6 +226,8 @@ class Tokenizer(_rust.Tokenizer):
             "bos_token_id": self.bos_token_id,
             "eos_token_ids": self.eos_token_ids,
             "pad_token_id": self.pad_token_id,
+            "tool_template": self.tool_template,
+            "chat_tokens": self.chat_tokens,
         }
 
 
@@ -221,28 +242,37 @@ def _read(path: Path) -> str:
         raise TokenizerError(f"cannot read {path}: {error}") from None
 
 
-def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
-    """`chat_template.jinja`, else `chat_template.json`, else what `tokenizer_config.json` says."""
+def _chat_templates(folder: Path, config: dict[str, Any]) -> dict[str, str | None]:
+    """`chat_template.jinja`, else `chat_template.json`, else what `tokenizer_config.json` says.
+
+    Of a list of named templates those named "default" and "tool_use", as transformers takes them.
+    """
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return _read(path)
+        return {"chat_template": _read(path)}
     template = read_object(folder / "chat_template.json", TokenizerError).get("chat_template")
     if template is None:
         template = config.get("chat_template")
     if isinstance(template, Sequence) and not isinstance(template, str):
-        # A list of named templates: the one named "default".
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default")
-    return template if isinstance(template, str) else None
+        found = {"chat_template": named.get("default"), "tool_template": named.get("tool_use")}
+    else:
+        found = {"chat_template": template}
+    return {name: text if isinstance(text, str) else None for name, text in found.items()}
+
+
+def _special_token(config: dict[str, Any], name: str) -> str | None:
+    """The bos, eos or pad token that `tokenizer_config.json` names."""
+    token = config.get(f"{name}_token")
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
 
 
 def _special_ids(tokenizer: Tokenizer, name: str, configs: Sequence[dict[str, Any]]) -> list[int]:
     """Ids of the bos, eos or pad token by every file that names one, each id once."""
     found: list[int] = []
-    token = configs[0].get(f"{name}_token")
-    if isinstance(token, dict):
-        token = token.get("content")
-    if isinstance(token, str):
+    if (token := _special_token(configs[0], name)) is not None:
         token_id = tokenizer.token_to_id(token)
         found += [] if token_id is None else [token_id]
     for config in configs[1:]:

@@ -12,15 +12,30 @@ from falcon_h1r.errors import RequestError
 from falcon_h1r.thinking.deepconf import ThinkingDefaults
 
 
+class Template:
+    """A tokenizer with a chat template that opens a thought; its markers are plain text."""
+
+    chat_template = "yes"
+
+    def token_to_id(self, token: str) -> int | None:
+        return None
+
+    def decode(self, ids: list[int]) -> str:
+        return "assistant<think>"
+
+
 class Echo:
     """An LLM that thinks, then answers with the number of the call; ids 1, 2 without tokenizer."""
 
     def __init__(self) -> None:
-        self.tokenizer: Any = type("T", (), {"chat_template": "yes"})()
+        self.tokenizer: Any = Template()
         self.thinking_defaults = ThinkingDefaults(temperature=0.3)
         self.prompts: list[Any] = []
         self.params: Any = None
         self.interrupt_call = -1
+
+    def encode(self, prompt: Any) -> tuple[None, list[int]]:
+        return None, [7]
 
     def stream(self, prompt: Any, params: Any) -> Iterator[EngineEvent]:
         self.prompts.append(copy.deepcopy(prompt))
@@ -77,6 +92,20 @@ def test_a_chat_leaves_earlier_thoughts_out(
         {"role": "user", "content": "third"},
     ]
     assert capsys.readouterr().out.count("hm") == 3
+
+
+def test_a_thought_that_was_cut_off_is_left_out_too(
+    echo: Echo, status_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(prompt: Any, params: Any) -> Iterator[EngineEvent]:
+        echo.prompts.append(copy.deepcopy(prompt))
+        yield EngineEvent("tokens", 0, 0, (1,), "I wonder, the answer is 5 or")
+        yield EngineEvent("finished", 0, 0, (), "", "length")
+
+    monkeypatch.setattr(echo, "stream", cut)
+    feed(monkeypatch, "one\ntwo\n")
+    assert status_of(["generate", "--chat"]) == 0
+    assert echo.prompts[1][1] == {"role": "assistant", "content": ""}
 
 
 def test_ctrl_c_ends_an_answer_not_the_chat(

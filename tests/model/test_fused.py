@@ -10,6 +10,7 @@ from falcon_h1r import FalconH1Config, FalconH1ForCausalLM
 from falcon_h1r.errors import RequestError
 from falcon_h1r.model import fused
 from falcon_h1r.model.cache import HybridCache, PackedBatch
+from falcon_h1r.train.lora import LoraRecipe, add_adapters
 
 BLOCK, BLOCKS, SLOTS = 4, 40, 5
 
@@ -124,6 +125,22 @@ def test_biases_go_operation_by_operation(changes: dict[str, Any]) -> None:
     with torch.inference_mode():
         batch = batch_of([2], [0], [1])
         assert not fused.run(model.model, torch.randn(2, 40), batch, cache_of(model))
+
+
+def test_adapters_are_not_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are put on after the first step."""
+    model = model_of(torch.float32)
+    before = run(model, cache_of(model))
+    add_adapters(model, LoraRecipe(rank=2), seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.05)
+    for given, exact, old in zip(
+        run(model, cache_of(model)), by_operation(model, monkeypatch)[0], before, strict=True
+    ):
+        assert torch.equal(given, exact)
+        assert not torch.allclose(given, old)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

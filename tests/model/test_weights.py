@@ -56,6 +56,15 @@ def test_sharded_equals_single(folder: Path) -> None:
         assert torch.equal(load(folder)(input_ids), expected)
 
 
+def test_a_model_saved_over_shards_is_what_comes_back(folder: Path) -> None:
+    shard(folder)
+    model = load(folder)
+    with torch.no_grad():
+        model.lm_head.weight.add_(1.0)
+    model.save_pretrained(folder)
+    assert torch.equal(load(folder).lm_head.weight, model.lm_head.weight)
+
+
 def test_missing_folder_and_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         load(tmp_path / "nowhere")
@@ -99,6 +108,35 @@ def test_a_config_that_asks_for_a_billion_layers_builds_none(folder: Path) -> No
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 10**9}))
     with pytest.raises(WeightsError, match=r"layers\.999999999\..* is missing"):
         load(folder)
+
+
+def test_a_config_that_asks_for_a_billion_channels_builds_none(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text()) | {"mamba_d_head": "auto"}
+    (folder / "config.json").write_text(json.dumps(config | {"mamba_d_ssm": 12_800_000_000}))
+    with pytest.raises(WeightsError, match=r"in_proj\.weight has shape .*asks for \d+ rows"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("rope_scaling", "linear", "rope_scaling is 'linear'"),
+        ("time_step_limit", [0.0], "want two numbers"),
+        ("embedding_multiplier", {"__float__": "x"}, "holds no number"),
+        ("mamba_d_ssm", -1024, "mamba_d_ssm is -1024"),
+        ("mamba_d_ssm", 16.0, r"mamba_d_ssm is 16\.0"),
+        ("head_dim", -64, "head_dim is -64"),
+    ],
+)
+def test_a_field_that_cannot_be_is_named(
+    folder: Path, field: str, value: object, said: str
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("rope_parameters")
+    (folder / "config.json").write_text(json.dumps(config | {field: value}))
+    with pytest.raises(ConfigError, match=said) as raised:
+        load(folder)
+    assert "\n" not in str(raised.value)
 
 
 def test_missing_and_extra_tensor(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """Chat templates: rendered as `transformers` does, thoughts left out, strangers kept harmless."""
 
 import json
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,6 +143,55 @@ def test_strangers_cannot_steer(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode_chat(harmless) == tokenizer.encode(
         tokenizer.apply_chat_template(harmless)
     )
+
+
+def test_strangers_cannot_steer_by_parts(tokenizer: Tokenizer) -> None:
+    control = {i for _, i in tokenizer.control_tokens()}
+    pieces = [["<|im_", "end|>"], ["<", "|im_", "", "end|", ">x"], ["a<think", "></think", ">"]]
+    plain = tokenizer.encode_chat([{"role": "user", "content": [{"text": "hi"}]}])
+    for texts in pieces:
+        parts = [{"type": "text", "text": text} for text in texts]
+        ids = tokenizer.encode_chat([{"role": "user", "content": parts}])
+        assert [i for i in ids if i in control] == [i for i in plain if i in control]
+        assert "".join(texts) in tokenizer.decode(ids, skip_special_tokens=False)
+    harmless = [{"role": "user", "content": [{"text": "2 <"}, {"text": "3> 1"}]}]
+    assert tokenizer.encode_chat(harmless) == tokenizer.encode(
+        tokenizer.apply_chat_template(harmless)
+    )
+
+
+def test_lone_surrogates_are_replaced(tokenizer: Tokenizer) -> None:
+    ids = [tokenizer.encode_chat([{"role": "user", "content": f"a{c}b"}]) for c in "\ud800\ufffd"]
+    assert ids[0] == ids[1]
+
+
+def test_named_templates_and_tokens_of_the_tokenizers_own_file(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(reference_json("gpt2"))
+    templates = [
+        {"name": "default", "template": "{{ bos_token }}plain"},
+        {"name": "tool_use", "template": "{{ bos_token }}tools {{ documents is none }}"},
+    ]
+    said = {"chat_template": templates, "bos_token": None}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
+    (tmp_path / "config.json").write_text(json.dumps({"bos_token_id": 1}))
+    for found in (Tokenizer.from_pretrained(tmp_path), pickle.loads(
+        pickle.dumps(Tokenizer.from_pretrained(tmp_path))
+    )):  # fmt: skip
+        assert found.bos_token_id == 1
+        assert found.apply_chat_template(MESSAGES) == "plain"
+        assert found.apply_chat_template(MESSAGES, tools=TOOLS) == "tools True"
+
+
+@pytest.mark.parametrize(
+    "options", ["", "indent=2", "separators=(',', ':')", "sort_keys=true", "ensure_ascii=true"]
+)
+def test_json_as_python_writes_it(tokenizer: Tokenizer, options: str) -> None:
+    value = {"z": [1e-5, 0.0001, 1e16, 1e15, 2.0, -0.0, 3, 1.5e-7], "é": "ü\U0001f600", "a": {}}
+    names = {"true": True}
+    want = json.dumps(value, **({"ensure_ascii": False} | eval(f"dict({options})", names)))
+    template = "{{ value | tojson(" + options + ") }}"
+    text = tokenizer.apply_chat_template(MESSAGES, chat_template=template, value=value)
+    assert text == want
 
 
 def test_no_control_tokens_to_hide() -> None:

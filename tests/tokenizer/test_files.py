@@ -121,6 +121,13 @@ def test_a_regex_without_end_gives_up() -> None:
         Tokenizer(file).encode("a" * 60 + "bcd")
 
 
+def test_a_regex_that_calls_itself_is_not_written_out_without_end() -> None:
+    pattern = {"Regex": r"(a|b\g<1>\g<1>\g<1>\g<1>)"}
+    file = with_part("pre_tokenizer", {"type": "Split", "pattern": pattern, "behavior": "Isolated"})
+    with pytest.raises(TokenizerError, match=r"(?i)complex|regular expression"):
+        Tokenizer(file)
+
+
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Paths to every part of a JSON value."""
     if not isinstance(value, dict | list):

@@ -76,7 +76,11 @@ def run(args: argparse.Namespace) -> int:
 
 def chat(llm: "LLM", params: "SamplingParams", system: str | None, first: str | None) -> int:
     """Talk until standard input ends; `first` is the first turn. Return the exit status."""
-    from falcon_h1r.thinking.prompts import without_earlier_thoughts
+    from falcon_h1r.thinking.prompts import (
+        after_thought,
+        opens_thought,
+        without_earlier_thoughts,
+    )
 
     if llm.tokenizer is None or llm.tokenizer.chat_template is None:
         raise RequestError("this checkpoint has no chat template; leave --chat out")
@@ -87,11 +91,13 @@ def chat(llm: "LLM", params: "SamplingParams", system: str | None, first: str | 
     while (turn := next(turns, None)) is not None:
         messages.append({"role": "user", "content": turn})
         try:
-            answer = _stream(llm, messages, params)
+            is_open = opens_thought(llm.tokenizer, llm.encode(messages)[1])
+            text, token_ids = _stream(llm, messages, params)
         except KeyboardInterrupt:
             messages.pop()  # the turn counts for nothing, the conversation goes on
             continue
-        messages.append({"role": "assistant", "content": answer})
+        said = after_thought(llm.tokenizer, text, token_ids, is_open)
+        messages.append({"role": "assistant", "content": said or ""})
         messages = without_earlier_thoughts(messages)
     return 0
 
@@ -112,13 +118,15 @@ def _turns(first: str | None) -> Iterator[str]:
             yield line.strip()
 
 
-def _stream(llm: "LLM", prompt: "Prompt", params: "SamplingParams") -> str:
-    """Write a continuation as it grows (ids where there is no tokenizer); return its text."""
+def _stream(llm: "LLM", prompt: "Prompt", params: "SamplingParams") -> tuple[str, list[int]]:
+    """Write a continuation as it grows (ids where there is no tokenizer); return text and ids."""
     pieces: list[str] = []
+    token_ids: list[int] = []
     events = llm.stream(prompt, params)
     try:
         for event in events:
             pieces.append(event.text)
+            token_ids += event.token_ids
             shown = event.text if llm.tokenizer is not None else _ids(event.token_ids)
             sys.stdout.write(printable(shown))
             sys.stdout.flush()
@@ -127,7 +135,7 @@ def _stream(llm: "LLM", prompt: "Prompt", params: "SamplingParams") -> str:
         if pieces:  # nothing is written for a prompt that was refused
             sys.stdout.write("\n")
             sys.stdout.flush()
-    return "".join(pieces)
+    return "".join(pieces), token_ids
 
 
 def _ids(token_ids: tuple[int, ...]) -> str:

@@ -152,24 +152,26 @@ def show_live(
     warmup = config.warmup or 0 if config.mode == "online" else 0
     panels = [Panel(problem, config.budget, warmup) for problem in problems]
     status = 0
-    with Live(console=console, refresh_per_second=8, transient=True) as live:
-        try:
-            for event in events:
-                panel = panels[event.prompt_index]
-                panel.follow(event)
-                if event.kind in ("started", "result"):  # a panel draws its own changes
-                    live.update(Group(*[p for p in panels if p.is_active][:MAX_PANELS]))
-                if event.kind == "result":
-                    _print(console, panel, show_traces)
-        except KeyboardInterrupt:
-            status = INTERRUPTED
-            live.update(Text("stopping ..."))
-        finally:
-            events.close()
-    for panel, result in zip(panels, thinking.results, strict=True):
-        if panel.result is None and result is not None:
-            panel.finish(result)
-            _print(console, panel, show_traces)
+    try:
+        with Live(console=console, refresh_per_second=8, transient=True) as live:
+            try:
+                for event in events:
+                    panel = panels[event.prompt_index]
+                    panel.follow(event)
+                    if event.kind in ("started", "result"):  # a panel draws its own changes
+                        live.update(Group(*[p for p in panels if p.is_active][:MAX_PANELS]))
+                    if event.kind == "result":
+                        _print(console, panel, show_traces)
+            except KeyboardInterrupt:
+                status = INTERRUPTED
+                live.update(Text("stopping ..."))
+            finally:
+                events.close()
+    finally:  # also when the record's disk is full: the answers are there
+        for panel, result in zip(panels, thinking.results, strict=True):
+            if panel.result is None and result is not None:
+                panel.finish(result)
+                _print(console, panel, show_traces)
     return status
 
 

@@ -13,7 +13,7 @@ from falcon_h1r.engine.outputs import CompletionOutput, EngineEvent
 from falcon_h1r.engine.params import Limits, SamplingParams, check_request
 from falcon_h1r.engine.runner import Runner
 from falcon_h1r.engine.sampler import RequestSampling, Sampler
-from falcon_h1r.engine.traces import TextTokenizer, TraceBook
+from falcon_h1r.engine.traces import TextTokenizer, TraceBook, decode_known
 from falcon_h1r.errors import ConfigError, RequestError
 from falcon_h1r.model.cache import HybridCache
 from falcon_h1r.model.model import FalconH1ForCausalLM
@@ -48,6 +48,8 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} is {value!r}; it must be an integer of at least 1")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise ConfigError(f"seed is {self.seed!r}; it must be an integer")
 
 
 class Engine:
@@ -70,11 +72,12 @@ class Engine:
             vocab_size=model.config.vocab_size,
             max_model_len=min(max_model_len, model.config.max_position_embeddings),
         )
+        weight_bytes = sum(p.nbytes for p in model.parameters())
         self.memory: MemoryPlan = plan_memory(
             model.config,
             dtype=dtype,
-            weight_bytes=sum(p.nbytes for p in model.parameters()),
-            memory_bytes=self.config.memory_bytes or default_memory_bytes(device),
+            weight_bytes=weight_bytes,
+            memory_bytes=self.config.memory_bytes or default_memory_bytes(device, weight_bytes),
             max_num_seqs=max_num_seqs,
             max_model_len=self.limits.max_model_len,
             block_size=self.config.block_size,
@@ -126,30 +129,32 @@ class Engine:
         num_traces = params.n if num_traces is None else num_traces
         prompt, max_tokens = check_request(prompt_token_ids, params, num_traces, self.limits)
         request_id = self._num_requests
-        self.scheduler.add_request(
-            request_id, prompt, num_traces=num_traces, max_tokens=max_tokens, deepconf=deepconf
-        )
-        self._num_requests += 1
         seed = mix64(mix64(self.config.seed) ^ request_id) if params.seed is None else params.seed
         top = max(1, min(confidence_top, self.limits.vocab_size // 10))
         sampling = RequestSampling.build(
             params, num_traces, seed, self.eos_token_ids, prompt, confidence, top
         )
+        self.scheduler.add_request(
+            request_id, prompt, num_traces=num_traces, max_tokens=max_tokens, deepconf=deepconf
+        )
+        self._num_requests += 1
         self.sampler.add(request_id, sampling)
         self.traces.add(request_id, params, stream)
         return request_id
 
     def step(self) -> list[EngineEvent]:
         """Run one batch: schedule, run, sample, commit. Return what happened."""
-        pending, self._pending = self._pending, []
         plan = self.scheduler.schedule()
         if plan is None:
+            pending, self._pending = self._pending, []
             return pending
         with self._given_back_on_failure(plan):
             logits = self.runner.run(plan)
             sample, ends = self.sampler.sample(logits, plan)
             flags, said = self.traces.advance(plan, sample, ends)
             events = self.scheduler.commit(plan.id, *_columns(sample), flags)
+        self.sampler.count(sample, plan)
+        pending, self._pending = self._pending, []
         return [*pending, *said, *map(self._event, events)]
 
     @contextmanager
@@ -191,7 +196,7 @@ class Engine:
         is forgotten: no kept prefix of an earlier version is ever found again. Raises RequestError
         while a request is unfinished, since its states are of the old weights.
         """
-        if self.has_unfinished():
+        if self.scheduler.has_unfinished():
             raise RequestError(
                 f"the weights cannot become version {version} while requests are unfinished; step "
                 "to their end or abort them first"
@@ -219,7 +224,8 @@ class Engine:
         if record.text is not None:
             text = record.text.text
         elif self.traces.tokenizer is not None:
-            text = self.traces.tokenizer.decode(token_ids)
+            said = token_ids[:-1] if record.has_end_token else token_ids
+            text = decode_known(self.traces.tokenizer, said)
         else:
             text = ""
         wants_logprobs = self.sampler.requests[request_id].params.logprobs is not None
@@ -236,8 +242,9 @@ class Engine:
         )
 
     def release(self, request_id: int) -> None:
-        """Forget a finished request's records."""
+        """Forget a finished request's records, and what was still to be told of it."""
         self.scheduler.release(request_id)
+        self._pending = [event for event in self._pending if event.request_id != request_id]
         self.sampler.remove(request_id)
         self.traces.remove(request_id)
 

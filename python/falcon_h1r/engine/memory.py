@@ -67,10 +67,14 @@ def plan_memory(
     return MemoryPlan(int(num_blocks), num_slots, block_bytes, slot_bytes, weight_bytes)
 
 
-def default_memory_bytes(device: torch.device) -> int:
-    """Return the share of the device's free memory that generation takes by default."""
+def default_memory_bytes(device: torch.device, weight_bytes: int) -> int:
+    """Return what generation takes by default: a share of the free memory.
+
+    On a GPU the weights, which lie there already, come on top; on a CPU they may be a mapped file,
+    whose pages count as free.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * _GPU_SHARE)
+        return weight_bytes + int(torch.cuda.mem_get_info(device)[0] * _GPU_SHARE)
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(int(line.split()[1]) * 1024 * _CPU_SHARE)

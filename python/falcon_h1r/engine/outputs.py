@@ -18,10 +18,11 @@ class EngineEvent:
     token_ids: tuple[int, ...] = ()
     """"tokens": the tokens this step added."""
     text: str = ""
-    """"tokens": new text, when the request is streamed."""
+    """"tokens", and "finished" for what was held back: new text, when the request is streamed."""
     reason: FinishReason | None = None
     value: float | None = None
-    """"threshold": the confidence below which traces now stop."""
+    """"threshold": the confidence below which traces now stop; "finished": the group or the share
+    that ended it."""
 
 
 @dataclass(frozen=True, slots=True)

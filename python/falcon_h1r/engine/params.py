@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class SamplingParams:
     max_tokens: int | None = None
     """Tokens a trace may have; None is what is left of the context."""
     min_tokens: int = 0
-    """No end-of-sequence or stop token before this many tokens."""
+    """No end-of-sequence or stop token, and no stop string, before this many tokens."""
     ignore_eos: bool = False
     logprobs: int | None = None
     """None: no log-probabilities; k: the sampled token's and the k highest."""
@@ -49,7 +49,12 @@ class SamplingParams:
         for name in ("stop", "stop_token_ids"):
             value = getattr(self, name)
             if not isinstance(value, str):
-                object.__setattr__(self, name, tuple(value))
+                plain = (v.item() if isinstance(v, np.generic) else v for v in value)
+                object.__setattr__(self, name, tuple(plain))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):  # numpy's numbers overflow, and are no JSON
+                object.__setattr__(self, field.name, value.item())
         _whole("n", self.n, 1, MAX_TRACES)
         _real("temperature", self.temperature, 0.0, 100.0)
         _real("top_p", self.top_p, 0.0, 1.0, open_low=True)

@@ -60,7 +60,8 @@ class Sampler:
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
         self.requests: dict[int, RequestSampling] = {}
-        self._counts: dict[tuple[int, int], Tensor] = {}
+        self._counts: dict[int, dict[int, Tensor]] = {}
+        """Request -> trace -> how often each token was drawn, where penalties ask for it."""
 
     def add(self, request_id: int, sampling: RequestSampling) -> None:
         """Start serving a request."""
@@ -69,8 +70,7 @@ class Sampler:
     def remove(self, request_id: int) -> None:
         """Forget a request."""
         self.requests.pop(request_id, None)
-        for key in [k for k in self._counts if k[0] == request_id]:
-            del self._counts[key]
+        self._counts.pop(request_id, None)
 
     def sample(self, logits: Tensor, plan: Plan) -> tuple[SampleOutput, npt.NDArray[np.bool_]]:
         """Draw a token for each row of logits [R, V]; return the draws and which end a trace."""
@@ -121,11 +121,15 @@ class Sampler:
         for request_id, rows in groups:
             request = self.requests[request_id]
             ends[rows] = (tokens[rows, None] == request.end_ids).any(1)
-            if request.params.has_penalties:
-                for row in rows:
-                    counts = self._counts[(request_id, int(plan.sample_traces[row]))]
-                    counts[tokens[row]] += 1
         return output, ends
+
+    def count(self, sample: SampleOutput, plan: Plan) -> None:
+        """Count a step's tokens for penalties, once they are committed."""
+        rows = zip(plan.sample_request_ids.tolist(), plan.sample_traces.tolist(),
+                   sample.token_ids.tolist(), strict=True)  # fmt: skip
+        for request_id, trace, token in rows if self._counts else ():
+            if (of_trace := self._counts.get(request_id, {}).get(trace)) is not None:
+                of_trace[token] += 1
 
     def _adjust(
         self, logits: Tensor, plan: Plan, groups: list[tuple[int, npt.NDArray[np.int64]]]
@@ -151,9 +155,10 @@ class Sampler:
 
     def _penalise(self, line: Tensor, request: RequestSampling, trace: tuple[int, int]) -> None:
         """Apply vLLM's penalties to one row [V] in place."""
-        if trace not in self._counts:
-            self._counts[trace] = torch.zeros(self.vocab_size, dtype=torch.int32)
-        counts = self._counts[trace].to(line.device)
+        of_request = self._counts.setdefault(trace[0], {})
+        if trace[1] not in of_request:
+            of_request[trace[1]] = torch.zeros(self.vocab_size, dtype=torch.int32, device="cpu")
+        counts = of_request[trace[1]].to(line.device)
         params = request.params
         if params.repetition_penalty != 1.0:
             seen = counts > 0

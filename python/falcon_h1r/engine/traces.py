@@ -1,5 +1,6 @@
 """What each running trace has said so far: log-probabilities, text, stop strings."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from falcon_h1r._rust import Plan
 from falcon_h1r.engine.outputs import EngineEvent, Logprob
 from falcon_h1r.engine.params import SamplingParams
+from falcon_h1r.errors import TokenizerError
 from falcon_h1r.ops import SampleOutput
 
 
@@ -45,7 +47,8 @@ class TraceText:
     def push(self, token_id: int, stops: tuple[str, ...]) -> bool:
         """Add a token; return whether a stop string is now complete (and cut the text there)."""
         start = len(self.text)
-        self.text += self.stream.push(token_id)
+        with suppress(TokenizerError):  # a model may have rows that its tokenizer has no token for
+            self.text += self.stream.push(token_id)
         return self._cut(start, stops)
 
     def finish(self, stops: tuple[str, ...]) -> None:
@@ -81,6 +84,8 @@ class TraceRecord:
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     cumulative_logprob: float = 0.0
     stop_token: int | None = None
+    has_end_token: bool = False
+    """Its last token ended it, and is no part of its text."""
 
 
 class _Columns:
@@ -101,28 +106,28 @@ class TraceBook:
 
     def __init__(self, tokenizer: TextTokenizer | None) -> None:
         self.tokenizer = tokenizer
-        self._traces: dict[tuple[int, int], TraceRecord] = {}
+        self._traces: dict[int, dict[int, TraceRecord]] = {}
         self._params: dict[int, tuple[SamplingParams, bool, bool]] = {}
 
     def add(self, request_id: int, params: SamplingParams, stream: bool) -> None:
         """Start recording a request; `stream` asks for text in its events."""
         wants_text = self.tokenizer is not None and (stream or bool(params.stop))
         self._params[request_id] = (params, stream, wants_text)
+        self._traces[request_id] = {}
 
     def remove(self, request_id: int) -> None:
         """Forget a request."""
         self._params.pop(request_id, None)
-        for key in [k for k in self._traces if k[0] == request_id]:
-            del self._traces[key]
+        self._traces.pop(request_id, None)
 
     def record(self, request_id: int, trace_index: int) -> TraceRecord:
         """Return the record of one trace, made on first sight."""
-        key = (request_id, trace_index)
-        if key not in self._traces:
+        of_request = self._traces[request_id]
+        if trace_index not in of_request:
             wants_text = self._params[request_id][2]
             text = TraceText(self.tokenizer.decode_stream()) if wants_text else None  # type: ignore[union-attr]
-            self._traces[key] = TraceRecord(text)
-        return self._traces[key]
+            of_request[trace_index] = TraceRecord(text)
+        return of_request[trace_index]
 
     def advance(
         self, plan: Plan, sample: SampleOutput, ends: npt.NDArray[np.bool_]
@@ -134,30 +139,34 @@ class TraceBook:
         columns = _Columns(sample)
         tokens = columns.tokens
         request_ids, traces = plan.sample_request_ids.tolist(), plan.sample_traces.tolist()
+        lengths = plan.sample_output_lens.tolist()
         for row, (request_id, trace, token) in enumerate(
             zip(request_ids, traces, tokens, strict=True)
         ):
+            if flags[row] & 2:  # its logits held NaN: nothing was drawn
+                continue
             params, streams, wants_text = self._params[request_id]
             text = ""
             if wants_text or params.logprobs is not None or ends[row]:
                 record = self.record(request_id, trace)
                 if params.logprobs is not None:
                     self._add_logprobs(record, columns, row, params.logprobs)
-                if ends[row] and token in params.stop_token_ids:
-                    record.stop_token = token
+                if ends[row]:
+                    record.has_end_token = True
+                    record.stop_token = token if token in params.stop_token_ids else None
                 if record.text is not None and not ends[row]:
-                    if record.text.push(token, params.stop_strings):
+                    may_stop = lengths[row] + 1 > params.min_tokens
+                    if record.text.push(token, params.stop_strings if may_stop else ()):
                         flags[row] |= 1
                     if streams:
                         longest = max((len(s) for s in params.stop_strings), default=1)
                         text = record.text.take(0 if flags[row] else longest - 1)
-            if not flags[row] & 2:
-                events.append(EngineEvent("tokens", request_id, trace, (token,), text))
+            events.append(EngineEvent("tokens", request_id, trace, (token,), text))
         return flags, events
 
     def finish(self, request_id: int, trace_index: int) -> str:
         """Close a trace's text; return what a streaming reader has not been given yet."""
-        record = self._traces.get((request_id, trace_index))
+        record = self._traces[request_id].get(trace_index)
         if record is None or record.text is None:
             return ""
         params, streams, _ = self._params[request_id]
@@ -181,4 +190,19 @@ class TraceBook:
     def _decode(self, token_id: int) -> str | None:
         if self.tokenizer is None:
             return None
-        return self.tokenizer.decode([token_id], skip_special_tokens=False)
+        try:
+            return self.tokenizer.decode([token_id], skip_special_tokens=False)
+        except TokenizerError:
+            return None
+
+
+def decode_known(tokenizer: TextTokenizer, token_ids: list[int]) -> str:
+    """The text of token ids; those that the tokenizer has no token for say nothing."""
+    try:
+        return tokenizer.decode(token_ids)
+    except TokenizerError:
+        stream = TraceText(tokenizer.decode_stream())
+        for token_id in token_ids:
+            stream.push(token_id, ())
+        stream.finish(())
+        return stream.text

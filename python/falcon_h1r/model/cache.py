@@ -91,7 +91,7 @@ class PackedBatch:
                 num_tokens=split,
                 cu_prompts=bounds[: count + 1],
                 cu_responses=bounds[count:] - split,
-                prompt_of=torch.tensor(prompt_of, dtype=torch.int64),
+                prompt_of=torch.tensor(prompt_of, dtype=torch.int64, device="cpu"),
                 key_rows=torch.from_numpy(np.concatenate(key_rows)),
                 cu_keys=torch.from_numpy(np.cumsum([0, *prompts, *keys])).int(),
             ),

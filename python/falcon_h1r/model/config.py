@@ -88,9 +88,13 @@ class FalconH1Config:
             raise ConfigError(f"hidden_act is {self.hidden_act!r}; only 'silu' is a Falcon-H1")
         if self.mamba_d_conv < 2:
             raise ConfigError(f"mamba_d_conv is {self.mamba_d_conv}; it must be at least 2")
-        low, high = self.time_step_limit
-        if not 0.0 <= low <= high:
-            raise ConfigError(f"time_step_limit is {self.time_step_limit}; want 0 <= low <= high")
+        for name in ("head_dim", "mamba_d_ssm"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} is {value!r}; it must be an integer of at least 1")
+        limit = self.time_step_limit
+        if len(limit) != 2 or not 0.0 <= limit[0] <= limit[1]:
+            raise ConfigError(f"time_step_limit is {limit}; want two numbers, 0 <= low <= high")
         self._check_divides()
 
     def _check_divides(self) -> None:
@@ -155,7 +159,10 @@ class FalconH1Config:
         if data.get("attn_layer_indices") is not None:
             raise ConfigError(f"{origin}: attn_layer_indices is set; only null is supported")
         known = {f.name for f in fields(cls)}
-        values = {k: _plain(v) for k, v in data.items() if k in known and k not in _GENERIC}
+        try:
+            values = {k: _plain(v) for k, v in data.items() if k in known and k not in _GENERIC}
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{origin}: a field holds no number ({error})") from None
         values = {k: v for k, v in values.items() if v is not None or k in _NULLABLE}
         values["rope_theta"] = _rope_theta(data, origin)
         values["dtype"] = str(data.get("dtype") or data.get("torch_dtype") or "float32")
@@ -234,6 +241,8 @@ def _plain(value: Any) -> Any:
 def _rope_theta(data: dict[str, Any], origin: str) -> float:
     """Read the RoPE base from either age of config; any scaling is refused."""
     parameters = data.get("rope_parameters") or data.get("rope_scaling") or {}
+    if not isinstance(parameters, dict):
+        raise ConfigError(f"{origin}: rope_scaling is {parameters!r}; it must be an object or null")
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind != "default":
         raise ConfigError(f"{origin}: rope_type is {kind!r}; only 'default' is supported")

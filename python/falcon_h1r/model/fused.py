@@ -7,6 +7,7 @@ parameter's place or another dtype is seen; what is remembered is only that shap
 Legend: T packed tokens, D model width.
 """
 
+from operator import is_
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -14,30 +15,33 @@ import torch
 from torch import Tensor
 
 from falcon_h1r.model.cache import HybridCache, PackedBatch
+from falcon_h1r.model.mlp import Linear
 from falcon_h1r.ops.cpu_layers import CpuLayers, LayerSizes, LayerTensors, TensorPlace
 
 if TYPE_CHECKING:
     from torch import nn
 
     from falcon_h1r.model.block import FalconH1Block
-    from falcon_h1r.model.mlp import Linear
     from falcon_h1r.model.model import FalconH1Model
 
-_LAYERS: "WeakKeyDictionary[nn.Module, CpuLayers | None]" = WeakKeyDictionary()
-"""Beside the models, not in them: a copied or stored model takes no addresses along."""
+_LAYERS: "WeakKeyDictionary[nn.Module, tuple[list[Linear], CpuLayers | None]]" = WeakKeyDictionary()
+"""The projections a model had, and its layers as the kernels take them. Beside the models, not in
+them: a copied or stored model takes no addresses along."""
 
 
 def run(model: "FalconH1Model", x: Tensor, batch: PackedBatch, cache: HybridCache) -> bool:
     """Run the layers on x [T, D] in place if this can; say whether it did.
 
-    It can without gradients, on the CPU, in one dtype of float32 and bfloat16, without biases in
-    projections.
+    It can without gradients, on the CPU, in one dtype of float32 and bfloat16, without biases or
+    adapters in projections.
     """
     if torch.is_grad_enabled() or not x.is_cpu:
         return False
-    if model not in _LAYERS:
-        _LAYERS[model] = _build([*model.layers])
-    layers = _LAYERS[model]
+    projections = [p for block in model.layers for p in _projections(block)]
+    known, layers = _LAYERS.get(model, ([], None))
+    if len(known) != len(projections) or not all(map(is_, known, projections)):
+        layers = _build([*model.layers])
+        _LAYERS[model] = (projections, layers)
     if layers is None or not layers.serves(x):
         return False
     assert batch.slot_mapping is not None
@@ -62,8 +66,11 @@ def run(model: "FalconH1Model", x: Tensor, batch: PackedBatch, cache: HybridCach
 
 
 def _build(blocks: "list[FalconH1Block]") -> CpuLayers | None:
-    """Return the layers as the kernels take them; None for a model of no layers or with biases."""
-    if not blocks or any(p.bias is not None for block in blocks for p in _projections(block)):
+    """Return the layers as the kernels take them; None for a model that must go layer by layer:
+    of no layers, with biases, or with projections that do more than multiply (adapters).
+    """
+    projections = [p for block in blocks for p in _projections(block)]
+    if not blocks or any(type(p) is not Linear or p.bias is not None for p in projections):
         return None
     attention, mixer, norm = blocks[0].self_attn, blocks[0].mamba, blocks[0].input_layernorm
     sizes = LayerSizes(

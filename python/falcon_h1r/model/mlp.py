@@ -45,8 +45,8 @@ class Linear(nn.Linear):
         return ops.linear(x, self.weight, bias, scale)
 
     def scale(self) -> Tensor:
-        """Return the factor of the product, float32 [1] or [out]."""
-        factor = torch.as_tensor(self.after, dtype=torch.float64) * self.before
+        """Return the factor of the product, float32 [1] or [out] on the CPU."""
+        factor = torch.as_tensor(self.after, dtype=torch.float64, device="cpu") * self.before
         return factor.to(torch.float32).reshape(-1)
 
     def _epilogue(self, device: torch.device, dtype: torch.dtype) -> tuple[_Scale, _Scale]:

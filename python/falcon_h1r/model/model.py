@@ -72,8 +72,9 @@ class FalconH1ForCausalLM(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Map input_ids [B, L] (no padding) to logits [B, L, V]."""
         rows, length = input_ids.shape
-        cu_seqlens = torch.arange(0, (rows + 1) * length, length, dtype=torch.int32)
-        logits = self.forward_packed(input_ids.flatten(), cu_seqlens.to(input_ids.device))
+        end, device = (rows + 1) * length, input_ids.device
+        cu_seqlens = torch.arange(0, end, length, dtype=torch.int32, device=device)
+        logits = self.forward_packed(input_ids.flatten(), cu_seqlens)
         return logits.view(rows, length, -1)
 
     def forward_packed(self, input_ids: Tensor, cu_seqlens: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ class FalconH1ForCausalLM(nn.Module):
         Raises ConfigError or WeightsError, naming file and tensor, before memory is taken.
         """
         config = FalconH1Config.from_pretrained(path)
-        weights.check_depth(config.num_hidden_layers, Path(path))
+        weights.check_size(config, Path(path))
         with torch.device("meta"):
             model = cls(config)
         weights.load(model, Path(path), dtype=dtype, device=torch.device(device))

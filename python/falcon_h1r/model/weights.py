@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from falcon_h1r.errors import WeightsError
+from falcon_h1r.model.config import FalconH1Config
 
 if TYPE_CHECKING:
     from falcon_h1r.model.model import FalconH1ForCausalLM
@@ -70,29 +71,40 @@ def load(model: nn.Module, folder: Path, dtype: torch.dtype | None, device: torc
         model.lm_head.weight = model.model.embed_tokens.weight  # type: ignore[union-attr]
 
 
-def check_depth(num_hidden_layers: int, folder: Path) -> None:
-    """Raise WeightsError when `folder` lacks the last layer that config.json asks for.
+def check_size(config: FalconH1Config, folder: Path) -> None:
+    """Raise WeightsError when `folder` lacks the last layer that config.json asks for, or its SSM
+    is of another width.
 
-    Even on the meta device a layer costs memory, so a config that asks for a billion of them must
-    be refused before the model is built.
+    Even on the meta device a layer costs memory, and so does a multiplier a channel: a config that
+    asks for a billion of them must be refused before the model is built.
     """
-    name = f"model.layers.{num_hidden_layers - 1}.input_layernorm.weight"
-    if name not in tensor_files(folder):
+    files, last = tensor_files(folder), config.num_hidden_layers - 1
+    name = f"model.layers.{last}.input_layernorm.weight"
+    if name not in files:
         raise WeightsError(
-            f"{folder}: tensor {name} is missing; config.json asks for {num_hidden_layers} layers"
+            f"{folder}: tensor {name} is missing; config.json asks for {last + 1} layers"
+        )
+    name = f"model.layers.{last}.mamba.in_proj.weight"
+    width = config.d_ssm + config.conv_dim + config.mamba_n_heads
+    found = read_header(files[name])[name].get("shape") if name in files else None
+    if found is not None and found[:1] != [width]:
+        raise WeightsError(
+            f"{files[name]}: tensor {name} has shape {found}; config.json asks for {width} rows"
         )
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
-    """Return which file of `folder` holds each tensor, from the index or the single file."""
+    """Return which file of `folder` holds each tensor: the single file, else those of the index.
+
+    In this order, as transformers: a model that was saved over shards is the single file.
+    """
     if not folder.is_dir():
         raise WeightsError(f"{folder} does not exist; give the folder of a Falcon-H1 model")
-    index = folder / INDEX
-    if not index.exists():
-        single = folder / _SINGLE
-        if not single.exists():
-            raise WeightsError(f"{folder} holds neither {_SINGLE} nor {INDEX}")
+    index, single = folder / INDEX, folder / _SINGLE
+    if single.exists():
         return dict.fromkeys(read_header(single), single)
+    if not index.exists():
+        raise WeightsError(f"{folder} holds neither {_SINGLE} nor {INDEX}")
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         files = {str(name): folder / Path(str(file)).name for name, file in weight_map.items()}

@@ -88,7 +88,7 @@ def linear(
     flat = _flat(x)
     weight = weight.contiguous()
     bias = None if bias is None else bias.contiguous()
-    y = torch.empty(*x.shape[:-1], n, dtype=x.dtype)
+    y = torch.empty(*x.shape[:-1], n, dtype=x.dtype, device="cpu")
     factor, scales = 1.0, None
     if isinstance(scale, Tensor):
         scales = _f32(scale.expand(n))
@@ -116,7 +116,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if weight.shape != (width,):
         _refuse("weight", weight, f"[{width}]")
     flat, weight = _flat(x), weight.contiguous()
-    y = torch.empty(x.shape, dtype=x.dtype)
+    y = torch.empty(x.shape, dtype=x.dtype, device="cpu")
     _rust.rms_norm(
         flat.data_ptr(), weight.data_ptr(), y.data_ptr(), eps,
         flat.shape[0], width, flat.stride(0), _is_bf16(x),
@@ -134,7 +134,7 @@ def gated_rms_norm(
     if z.shape != x.shape:
         _refuse("z", z, f"the shape of x, {list(x.shape)}")
     flat, gate, weight = _flat(x), _flat(z), weight.contiguous()
-    y = torch.empty(x.shape, dtype=x.dtype)
+    y = torch.empty(x.shape, dtype=x.dtype, device="cpu")
     _rust.gated_rms_norm(
         flat.data_ptr(), gate.data_ptr(), weight.data_ptr(), y.data_ptr(), eps, num_groups,
         norm_before_gate, flat.shape[0], width, flat.stride(0), gate.stride(0), _is_bf16(x),
@@ -147,7 +147,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     if up.shape != gate.shape:
         _refuse("up", up, f"the shape of gate, {list(gate.shape)}")
     a, b = _flat(gate), _flat(up)
-    y = torch.empty(gate.shape, dtype=gate.dtype)
+    y = torch.empty(gate.shape, dtype=gate.dtype, device="cpu")
     _rust.swiglu(
         a.data_ptr(), b.data_ptr(), y.data_ptr(),
         a.shape[0], a.shape[1], a.stride(0), b.stride(0), _is_bf16(gate),
@@ -161,7 +161,7 @@ def softplus_dt(dt: Tensor, dt_bias: Tensor, limit: tuple[float, float]) -> Tens
     if dt_bias.shape != (heads,):
         _refuse("dt_bias", dt_bias, f"[{heads}]")
     dt, bias = _rows(dt), _f32(dt_bias)
-    y = torch.empty(tokens, heads)
+    y = torch.empty(tokens, heads, dtype=torch.float32, device="cpu")
     _rust.softplus_dt(
         dt.data_ptr(), bias.data_ptr(), y.data_ptr(), limit[0], limit[1],
         tokens, heads, dt.stride(0), _is_bf16(dt),
@@ -172,7 +172,7 @@ def softplus_dt(dt: Tensor, dt_bias: Tensor, limit: tuple[float, float]) -> Tens
 def decay_rate(A_log: Tensor) -> Tensor:
     """Return -exp(A_log) [H] in float32."""
     A_log = A_log.contiguous()
-    y = torch.empty(A_log.shape[0])
+    y = torch.empty(A_log.shape[0], dtype=torch.float32, device="cpu")
     _rust.decay_rate(A_log.data_ptr(), y.data_ptr(), A_log.shape[0], _is_bf16(A_log))
     return y
 
@@ -181,7 +181,7 @@ def decay_rate(A_log: Tensor) -> Tensor:
 def frequencies(theta: float, head_dim: int) -> Tensor:
     """Return radians a position [P/2], as the reference computes them in float32."""
     with torch.inference_mode(False):
-        exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+        exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
         return (1.0 / theta**exponent).contiguous()
 
 
@@ -198,7 +198,7 @@ def rope(q: Tensor, k: Tensor, positions: Tensor, theta: float) -> tuple[Tensor,
 
     def rotate(x: Tensor) -> Tensor:
         tokens, heads, head_dim = x.shape
-        y = torch.empty(tokens, heads, head_dim, dtype=x.dtype)
+        y = torch.empty(tokens, heads, head_dim, dtype=x.dtype, device="cpu")
         x = _rows(x)
         _rust.rope(
             x.data_ptr(), positions.data_ptr(), inverse.data_ptr(), y.data_ptr(),
@@ -228,7 +228,7 @@ def causal_conv1d_slots(
     if x.shape != (tokens, channels):
         _refuse("x", x, f"[T, {channels}]")
     if not (bias is None or bias.shape == (channels,)):
-        _refuse("bias", weight, f"[{channels}]")
+        _refuse("bias", weight if bias is None else bias, f"[{channels}]")
     if not (
         conv_state.dtype is x.dtype
         and conv_state.is_contiguous()
@@ -238,7 +238,7 @@ def causal_conv1d_slots(
     _check_sequences(cu_seqlens, state_slots, has_initial_state)
     x, weight, cu_seqlens = _rows(x), weight.contiguous(), _int32(cu_seqlens)
     bias = None if bias is None else bias.contiguous()
-    y = torch.empty(tokens, channels, dtype=x.dtype)
+    y = torch.empty(tokens, channels, dtype=x.dtype, device="cpu")
     _rust.causal_conv1d_slots(
         x.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(),
         cu_seqlens.data_ptr(), conv_state.data_ptr(), state_slots.data_ptr(),
@@ -286,7 +286,7 @@ def ssd_scan_slots(
     _check_sequences(cu_seqlens, state_slots, has_initial_state)
     x, B, C, dt = _rows(x), _rows(B), _rows(C), _rows(dt.to(torch.float32))
     A, D, cu_seqlens = _f32(A), _f32(D), _int32(cu_seqlens)
-    y = torch.empty(tokens, heads, head_dim, dtype=x.dtype)
+    y = torch.empty(tokens, heads, head_dim, dtype=x.dtype, device="cpu")
     _rust.ssd_scan_slots(
         x.data_ptr(),
         dt.data_ptr(),
@@ -373,7 +373,7 @@ def paged_attention(
         _refuse("cu_seqlens", cu_seqlens, f"[{seqs + 1}]")
     q, block_tables = _rows(q), _int32(block_tables)
     cu_seqlens, seq_lens = _int32(cu_seqlens), _int32(seq_lens)
-    y = torch.empty(tokens, heads, head_dim, dtype=q.dtype)
+    y = torch.empty(tokens, heads, head_dim, dtype=q.dtype, device="cpu")
     _rust.paged_attention(
         q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(), block_tables.data_ptr(),
         cu_seqlens.data_ptr(), seq_lens.data_ptr(), y.data_ptr(), scale, tokens, seqs, heads,
@@ -433,15 +433,15 @@ def sample_with_confidence(
             _refuse(name, value, f"[{rows}]")
     num_top = min(num_logprobs, vocab)
     out = SampleOutput(
-        token_ids=torch.empty(rows, dtype=torch.int64),
-        logprobs=torch.empty(rows),
-        raw_logprobs=torch.empty(rows),
-        confidences=torch.empty(rows),
-        ranks=torch.empty(rows, dtype=torch.int32),
-        is_error=torch.empty(rows, dtype=torch.bool),
-        top_ids=torch.empty(rows, num_top, dtype=torch.int64),
-        top_logprobs=torch.empty(rows, num_top),
-        top_raw_logprobs=torch.empty(rows, num_top),
+        token_ids=torch.empty(rows, dtype=torch.int64, device="cpu"),
+        logprobs=torch.empty(rows, dtype=torch.float32, device="cpu"),
+        raw_logprobs=torch.empty(rows, dtype=torch.float32, device="cpu"),
+        confidences=torch.empty(rows, dtype=torch.float32, device="cpu"),
+        ranks=torch.empty(rows, dtype=torch.int32, device="cpu"),
+        is_error=torch.empty(rows, dtype=torch.bool, device="cpu"),
+        top_ids=torch.empty(rows, num_top, dtype=torch.int64, device="cpu"),
+        top_logprobs=torch.empty(rows, num_top, dtype=torch.float32, device="cpu"),
+        top_raw_logprobs=torch.empty(rows, num_top, dtype=torch.float32, device="cpu"),
     )
     outputs = (
         out.token_ids.data_ptr(), out.logprobs.data_ptr(), out.raw_logprobs.data_ptr(),

@@ -145,7 +145,7 @@ class CpuLayers:
         self._check_caches(x, first, caches)
         is_bf16 = x.dtype is torch.bfloat16
         num_bytes = _rust.layers_workspace_bytes(self._sizes, tokens, is_bf16)
-        workspace = torch.empty(num_bytes, dtype=torch.uint8)
+        workspace = torch.empty(num_bytes, dtype=torch.uint8, device="cpu")
         _rust.falcon_layers(
             x.data_ptr(),
             self._addresses,

@@ -77,7 +77,7 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         if is_rounded():
-            return mm(x, weight.t(), torch.empty(x.shape[0], weight.shape[0]))
+            return mm(x, weight.t(), x.new_empty(x.shape[0], weight.shape[0]))
         return F.linear(x, weight)
 
     @staticmethod
@@ -87,8 +87,8 @@ class _Linear(torch.autograd.Function):
         needs_x, needs_weight = ctx.needs_input_grad
         if torch.is_grad_enabled() or not is_rounded():  # the first: a second derivative follows
             return dy.mm(weight) if needs_x else None, dy.t().mm(x) if needs_weight else None
-        dx = mm(dy, weight, torch.empty(x.shape)) if needs_x else None
-        dweight = mm(dy.t(), x, torch.empty(weight.shape)) if needs_weight else None
+        dx = mm(dy, weight, x.new_empty(x.shape)) if needs_x else None
+        dweight = mm(dy.t(), x, x.new_empty(weight.shape)) if needs_weight else None
         return dx, dweight
 
 

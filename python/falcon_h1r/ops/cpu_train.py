@@ -23,6 +23,16 @@ _IGNORED = -100
 """The target of a row without a loss, as in torch."""
 
 
+def new_empty(*shape: int | torch.Size) -> Tensor:
+    """An empty tensor as the kernels take it, whatever torch's default dtype and device are."""
+    return torch.empty(*shape, dtype=torch.float32, device="cpu")
+
+
+def new_zeros(*shape: int | torch.Size) -> Tensor:
+    """The same, of zeros."""
+    return torch.zeros(*shape, dtype=torch.float32, device="cpu")
+
+
 def is_served(*tensors: Tensor | None) -> bool:
     """Return whether the kernels serve these inputs: all float32 and on the CPU."""
     return all(t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors)
@@ -75,8 +85,8 @@ class _Scan(torch.autograd.Function):
         x, dt, B, C = _inner(x), _inner(dt), _inner(B), _inner(C)
         A, D = A.contiguous(), D.contiguous()
         initial_state = None if initial_state is None else initial_state.contiguous()
-        y = torch.empty(total, heads, width)
-        final_state = torch.empty(len(bounds) - 1, heads, width, d_state)
+        y = new_empty(total, heads, width)
+        final_state = new_empty(len(bounds) - 1, heads, width, d_state)
         ctx.bounds, ctx.sizes = bounds, (heads, width, groups, d_state)
         ctx.save_for_backward(x, dt, A, B, C, D, initial_state)
         _rust.train_ssd_forward(
@@ -95,12 +105,12 @@ class _Scan(torch.autograd.Function):
         x, dt, A, B, C, D, initial_state = ctx.saved_tensors
         if dy is None and dfinal is None:
             return (None,) * 8
-        dy = torch.zeros(x.shape) if dy is None else dy.contiguous()
+        dy = new_zeros(x.shape) if dy is None else dy.contiguous()
         dfinal = None if dfinal is None else dfinal.contiguous()
         num_seqs, heads = len(ctx.bounds) - 1, x.shape[1]
-        dx, ddt, dB, dC = (torch.empty(t.shape) for t in (x, dt, B, C))
-        dA, dD = torch.empty(num_seqs, heads), torch.empty(num_seqs, heads)
-        dinitial = None if initial_state is None else torch.empty(initial_state.shape)
+        dx, ddt, dB, dC = (new_empty(t.shape) for t in (x, dt, B, C))
+        dA, dD = new_empty(num_seqs, heads), new_empty(num_seqs, heads)
+        dinitial = None if initial_state is None else new_empty(initial_state.shape)
         _rust.train_ssd_backward(
             torch.get_num_threads(),
             ctx.sizes,
@@ -159,7 +169,7 @@ class _Attention(torch.autograd.Function):
         total, heads, width = q.shape
         q, k, v = _inner(q), _inner(k), _inner(v)
         ctx.bounds, ctx.scale, ctx.sizes = bounds, scale, (heads, k.shape[1], width)
-        out, lse = torch.empty(total, heads, width), torch.empty(total, heads)
+        out, lse = new_empty(total, heads, width), new_empty(total, heads)
         ctx.save_for_backward(q, k, v, out, lse)
         _rust.train_attention_forward(
             torch.get_num_threads(),
@@ -177,7 +187,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse = ctx.saved_tensors
         dout = dout.contiguous()
-        dq, dk, dv = (torch.empty(t.shape) for t in (q, k, v))
+        dq, dk, dv = (new_empty(t.shape) for t in (q, k, v))
         _rust.train_attention_backward(
             torch.get_num_threads(),
             ctx.sizes,
@@ -231,7 +241,7 @@ class _Conv(torch.autograd.Function):
         bias = None if bias is None else bias.contiguous()
         ctx.bounds, ctx.sizes = bounds, tuple(weight.shape)
         ctx.save_for_backward(x, flipped, bias, past)
-        y = torch.empty(x.shape)
+        y = new_empty(x.shape)
         _rust.train_conv_forward(
             torch.get_num_threads(),
             ctx.sizes,
@@ -248,9 +258,9 @@ class _Conv(torch.autograd.Function):
         x, flipped, bias, past = ctx.saved_tensors
         dy = dy.contiguous()
         num_seqs = len(ctx.bounds) - 1
-        dx, dweight = torch.empty(x.shape), torch.empty(num_seqs, *flipped.shape)
-        dbias = torch.empty(num_seqs, x.shape[1])
-        dpast = None if past is None else torch.empty(past.shape)
+        dx, dweight = new_empty(x.shape), new_empty(num_seqs, *flipped.shape)
+        dbias = new_empty(num_seqs, x.shape[1])
+        dpast = None if past is None else new_empty(past.shape)
         _rust.train_conv_backward(
             torch.get_num_threads(),
             ctx.sizes,
@@ -292,8 +302,8 @@ def causal_conv1d(
 
 def _last_inputs(x: Tensor, bounds: list[int], keep: int, past: Tensor | None) -> Tensor:
     """Return each sequence's last `keep` inputs [S, C, keep], reaching into `past` or zeros."""
-    ends = torch.tensor(bounds[1:])
-    rows = ends[:, None] - keep + torch.arange(keep)  # [S, keep]
+    ends = torch.tensor(bounds[1:], device="cpu")
+    rows = ends[:, None] - keep + torch.arange(keep, device="cpu")  # [S, keep]
     short = [s for s, (a, b) in enumerate(pairwise(bounds)) if b - a < keep]
     final = x[rows.clamp_min(0)].transpose(1, 2)
     for s in short:
@@ -311,7 +321,7 @@ class _Norm(torch.autograd.Function):
     ) -> Tensor:
         x, z, weight = _rows(x), None if z is None else _rows(z), weight.contiguous()
         ctx.eps, ctx.sizes = eps, (*x.shape, num_groups)
-        y, scales = torch.empty(x.shape), torch.empty(x.shape[0], num_groups)
+        y, scales = new_empty(x.shape), new_empty(x.shape[0], num_groups)
         ctx.save_for_backward(x, z, weight, scales)
         _rust.train_norm_forward(
             torch.get_num_threads(),
@@ -328,8 +338,8 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, z, weight, scales = ctx.saved_tensors
         dy = dy.contiguous()
-        dx, dz = torch.empty(x.shape), None if z is None else torch.empty(x.shape)
-        dweight = torch.zeros(-(-x.shape[0] // _rust.TRAIN_ROW_BLOCK), x.shape[1])
+        dx, dz = new_empty(x.shape), None if z is None else new_empty(x.shape)
+        dweight = new_zeros(-(-x.shape[0] // _rust.TRAIN_ROW_BLOCK), x.shape[1])
         _rust.train_norm_backward(
             torch.get_num_threads(),
             ctx.sizes,
@@ -373,7 +383,7 @@ class _Swiglu(torch.autograd.Function):
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         gate, up = _rows(gate), _rows(up)
         ctx.save_for_backward(gate, up)
-        y = torch.empty(gate.shape)
+        y = new_empty(gate.shape)
         _rust.train_swiglu_forward(
             torch.get_num_threads(),
             tuple(gate.shape),
@@ -388,7 +398,7 @@ class _Swiglu(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         dy = dy.contiguous()
-        dgate, dup = torch.empty(gate.shape), torch.empty(gate.shape)
+        dgate, dup = new_empty(gate.shape), new_empty(gate.shape)
         _rust.train_swiglu_backward(
             torch.get_num_threads(),
             tuple(gate.shape),
@@ -423,7 +433,7 @@ class _Rope(torch.autograd.Function):
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, reverse: bool) -> Tensor:
     x = _inner(x)
-    y = torch.empty(x.shape)
+    y = new_empty(x.shape)
     _rust.train_rope(
         torch.get_num_threads(),
         tuple(x.shape),
@@ -442,7 +452,7 @@ def rope(q: Tensor, k: Tensor, positions: Tensor, theta: float) -> tuple[Tensor,
     _check("positions", positions, (total,))
     if width % 2:
         raise ValueError(f"heads are {width} wide; rotary positions need an even width")
-    exponent = torch.arange(0, width, 2, dtype=torch.float32) / width
+    exponent = torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width
     angle = positions.float()[:, None] * (1.0 / theta**exponent)  # [T, P/2]
     cos, sin = angle.cos(), angle.sin()
     return _Rope.apply(q, cos, sin), _Rope.apply(k, cos, sin)
@@ -455,10 +465,10 @@ class _CrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         ctx.scale, ctx.rows = scale, rows
         ctx.precision = torch.get_float32_matmul_precision()
-        losses, lse = torch.empty(hidden.shape[0]), torch.empty(hidden.shape[0])
+        losses, lse = new_empty(hidden.shape[0]), new_empty(hidden.shape[0])
         ctx.save_for_backward(hidden, weight, targets, lse)
         # One block of logits, reused: fresh memory would cost more than the product.
-        block = torch.empty(min(rows, hidden.shape[0]), weight.shape[0])
+        block = new_empty(min(rows, hidden.shape[0]), weight.shape[0])
         for at in range(0, hidden.shape[0], rows):
             h = hidden[at : at + rows]
             logits = cpu_products.mm(h, weight.t(), block[: h.shape[0]])
@@ -477,8 +487,8 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, dlosses: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, lse = ctx.saved_tensors
         dlosses = dlosses.contiguous()
-        dhidden, dweight = torch.empty(hidden.shape), torch.zeros(weight.shape)
-        block = torch.empty(min(ctx.rows, hidden.shape[0]), weight.shape[0])
+        dhidden, dweight = new_empty(hidden.shape), new_zeros(weight.shape)
+        block = new_empty(min(ctx.rows, hidden.shape[0]), weight.shape[0])
         for at in range(0, hidden.shape[0], ctx.rows):
             h = hidden[at : at + ctx.rows]
             with matmul_precision(ctx.precision):  # the very logits that `lse` is of

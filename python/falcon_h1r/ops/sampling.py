@@ -41,8 +41,9 @@ class SampleOutput:
     @classmethod
     def empty(cls) -> "SampleOutput":
         """Return the output of no rows."""
-        real, whole = torch.empty(0), torch.empty(0, dtype=torch.int64)
-        none = torch.empty(0, dtype=torch.bool)
+        real = torch.empty(0, dtype=torch.float32, device="cpu")
+        whole = torch.empty(0, dtype=torch.int64, device="cpu")
+        none = torch.empty(0, dtype=torch.bool, device="cpu")
         return cls(whole, real, real, real, whole.int(), none, whole[:, None], *[real[:, None]] * 2)
 
 
@@ -77,8 +78,8 @@ def sample_with_confidence(
         for r in range(rows)
     ]
     num_top = min(num_logprobs, vocab)
-    token_ids = torch.tensor([o[0] for o in out], dtype=torch.int64)
-    is_error = torch.tensor([o[2] for o in out], dtype=torch.bool)
+    token_ids = torch.tensor([o[0] for o in out], dtype=torch.int64, device="cpu")
+    is_error = torch.tensor([o[2] for o in out], dtype=torch.bool, device="cpu")
     clean = torch.where(is_error[:, None], 0.0, raw)
     raw_lp = clean.log_softmax(-1)
     drawn = torch.stack([o[1] for o in out]) if out else raw_lp
@@ -124,7 +125,9 @@ def _sample_row(
         token = int(source.argmax())  # the lowest id among equals
         return (
             token,
-            torch.full_like(raw, -math.inf).index_fill(0, torch.tensor([token]), 0.0),
+            torch.full_like(raw, -math.inf).index_fill(
+                0, torch.tensor([token], device=raw.device), 0.0
+            ),
             False,
         )
     probs = (source / t).softmax(-1)

@@ -70,6 +70,24 @@ def opens_thought(tokenizer: "ThoughtTokenizer | None", prompt: Sequence[int]) -
     return text.rfind(THOUGHT) > text.rfind(END_OF_THOUGHT)
 
 
+def after_thought(
+    tokenizer: ThoughtTokenizer | None, text: str, token_ids: Sequence[int], is_open: bool
+) -> str | None:
+    """What was said after the thought; None where that is still open (`is_open`: the prompt opened
+    one, and the text did not end by itself).
+
+    As a control token `</think>` is left out of the text: then it is looked for among the tokens.
+    Where it stands in the text, `extract` and chat templates see it.
+    """
+    if END_OF_THOUGHT in text:
+        return text
+    end = None if tokenizer is None else tokenizer.token_to_id(END_OF_THOUGHT)
+    if tokenizer is None or end is None or end not in token_ids:
+        return None if is_open else text
+    last = max(i for i, token_id in enumerate(token_ids) if token_id == end)
+    return tokenizer.decode(list(token_ids[last + 1 :]))
+
+
 def without_earlier_thoughts(messages: Sequence[Message]) -> list[Message]:
     """Return the messages with what an assistant thought before its answers left out."""
     return [

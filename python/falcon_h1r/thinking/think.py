@@ -20,7 +20,7 @@ from falcon_h1r.engine.params import SamplingParams
 from falcon_h1r.errors import RequestError
 from falcon_h1r.thinking.answers import AnswerClasses, extract
 from falcon_h1r.thinking.deepconf import Confidence, DeepConf, ThinkingDefaults
-from falcon_h1r.thinking.prompts import END_OF_THOUGHT, ThoughtTokenizer, opens_thought
+from falcon_h1r.thinking.prompts import ThoughtTokenizer, after_thought, opens_thought
 from falcon_h1r.thinking.record import Recorder
 from falcon_h1r.thinking.results import (
     ThinkingEvent,
@@ -138,7 +138,7 @@ class Thinking:
                 self._add(index, prompt, text)
             if record is not None:  # not before all is accepted: it replaces what is there
                 self._recorder = Recorder(record)
-        except RequestError:
+        except BaseException:
             for request_id in self._requests:
                 engine.abort(request_id)
                 engine.release(request_id)
@@ -150,6 +150,7 @@ class Thinking:
 
     def _add(self, index: int, prompt: Sequence[int], text: bool) -> None:
         config = self.deepconf
+        is_open = opens_thought(self._tokenizer, prompt)
         request_id = self._engine.add_request(
             prompt,
             self._params_of(index),
@@ -159,9 +160,7 @@ class Thinking:
             confidence_top=config.top_logprobs,
             stream=text,
         )
-        self._requests[request_id] = _Request(
-            index, request_id, config.budget, opens_thought(self._tokenizer, prompt)
-        )
+        self._requests[request_id] = _Request(index, request_id, config.budget, is_open)
 
     def _params_of(self, index: int) -> SamplingParams:
         if self._seeds is None:
@@ -176,11 +175,12 @@ class Thinking:
                     yield from self._follow(event)
                 yield from self._take_answers()
         finally:
-            if self._requests:
+            try:
                 self._cancel()
-            self._answerer.shutdown(wait=False, cancel_futures=True)
-            if self._recorder is not None:
-                self._recorder.close()
+            finally:
+                self._answerer.shutdown(wait=False, cancel_futures=True)
+                if self._recorder is not None:
+                    self._recorder.close()
 
     def run(self) -> list[ThinkingResult]:
         """Run to the end and return a result a prompt; Ctrl-C makes the unfinished `partial`."""
@@ -262,19 +262,31 @@ class Thinking:
         )
 
     def _cancel(self) -> None:
-        """Abort every prompt; what its finished traces say becomes a partial result."""
-        for request in list(self._requests.values()):
+        """Abort every prompt; what its finished traces say becomes a partial result.
+
+        None is left in the engine, also where one of them fails; its error comes at the end.
+        """
+        failed: Exception | None = None
+        for request in self._requests.values():
             self._engine.abort(request.request_id)
-            for trace_index in range(request.budget):
-                if trace_index not in request.outputs:
-                    self._end_trace(request, trace_index, "abort")
-            while request.pending:
-                self._set_answer(request)
-            self._finish(request, partial=True)
+        for request in list(self._requests.values()):
+            try:
+                for trace_index in range(request.budget):
+                    if trace_index not in request.outputs:
+                        self._end_trace(request, trace_index, "abort")
+                while request.pending:
+                    self._set_answer(request)
+                self._finish(request, partial=True)
+            except Exception as error:
+                failed = failed or error
+                if self._requests.pop(request.request_id, None) is not None:
+                    self._engine.release(request.request_id)
+        if failed is not None:
+            raise failed
 
     def _finish(self, request: _Request, partial: bool) -> ThinkingResult:
-        del self._requests[request.request_id]
         tally = self._engine.tally(request.request_id)
+        del self._requests[request.request_id]
         self._engine.release(request.request_id)
         config = self.deepconf
         traces = [
@@ -324,24 +336,7 @@ def _answer_class(
 
     A trace cut off by its length has no final line, and inside an open thought no answer.
     """
-    text = _after_thought(output, tokenizer)
     has_ended = output.finish_reason == "stop"
-    is_open = text is output.text and END_OF_THOUGHT not in text
-    if opens_thought and is_open and not has_ended:
-        return None
-    answer = extract(text, final_line=has_ended)
+    text = after_thought(tokenizer, output.text, output.token_ids, opens_thought and not has_ended)
+    answer = None if text is None else extract(text, final_line=has_ended)
     return None if answer is None else classes.class_of(answer)
-
-
-def _after_thought(output: CompletionOutput, tokenizer: ThoughtTokenizer | None) -> str:
-    """Return the text, without the thought where a control token ends it.
-
-    As a control token `</think>` is left out of the text, so `extract` would not see it.
-    """
-    end = None if tokenizer is None else tokenizer.token_to_id(END_OF_THOUGHT)
-    if tokenizer is None or end is None or END_OF_THOUGHT in output.text:
-        return output.text
-    if end not in output.token_ids:
-        return output.text
-    after = len(output.token_ids) - output.token_ids[::-1].index(end)
-    return tokenizer.decode(output.token_ids[after:])

@@ -7,6 +7,8 @@ use serde::Deserialize;
 
 /// Backtracking steps a search may take before it gives up with an error.
 const BACKTRACK_LIMIT: usize = 20_000_000;
+/// Instructions of a compiled expression; the longest that is known has some thousands.
+const MAX_PROGRAM: usize = 1 << 17;
 
 /// `\w` and `\W` of Oniguruma: unlike elsewhere, the superscripts and fractions of Latin-1 are in.
 const WORD: &str = r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}²³¹¼½¾]";
@@ -48,6 +50,8 @@ impl Pattern {
             // In Oniguruma's default syntax, `^` and `$` are always of lines.
             .multi_line(true)
             .backtrack_limit(BACKTRACK_LIMIT)
+            // A group that calls itself is written out, again and again, as the program is made.
+            .max_prog_size(MAX_PROGRAM)
             .build()
             .map_err(|e| TokenizerError::Regex {
                 pattern: text.chars().take(200).collect(),

@@ -120,16 +120,42 @@ fn to_value(json: serde_json::Value) -> Value {
 /// `tojson` as in `transformers`: Python's `json.dumps` without escapes of non-ASCII characters.
 fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
-    let _: Option<bool> = options.get("ensure_ascii")?;
+    let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    let sort_keys: Option<bool> = options.get("sort_keys")?;
     options.assert_all_used()?;
+    let after_item = if indent.is_some() { "," } else { ", " };
+    let [comma, colon] = separators
+        .unwrap_or_else(|| vec![after_item.into(), ": ".into()])
+        .try_into()
+        .map_err(|_| {
+            let message = "tojson: separators must be two strings";
+            Error::new(ErrorKind::InvalidOperation, message)
+        })?;
+    let style = JsonStyle {
+        indent: indent.map(|i| i.min(16)),
+        ensure_ascii: ensure_ascii.unwrap_or(false),
+        sort_keys: sort_keys.unwrap_or(false),
+        comma,
+        colon,
+    };
     let mut out = String::new();
-    write_json(value, indent.map(|i| i.min(16)), 0, &mut out)?;
+    write_json(value, &style, 0, &mut out)?;
     Ok(out)
+}
+
+/// The options of `tojson`, as transformers passes them on to Python's `json.dumps`.
+struct JsonStyle {
+    indent: Option<usize>,
+    ensure_ascii: bool,
+    sort_keys: bool,
+    comma: String,
+    colon: String,
 }
 
 fn write_json(
     value: &Value,
-    indent: Option<usize>,
+    style: &JsonStyle,
     depth: usize,
     out: &mut String,
 ) -> Result<(), Error> {
@@ -142,33 +168,36 @@ fn write_json(
     match value.kind() {
         ValueKind::None | ValueKind::Undefined => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
-        ValueKind::Number => {
+        ValueKind::Number if value.is_integer() => {
             let _ = write!(out, "{value}");
         }
+        ValueKind::Number => out.push_str(&float_as_python(f64::try_from(value.clone())?)),
         ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
             let is_map = value.kind() == ValueKind::Map;
             out.push(if is_map { '{' } else { '[' });
-            let mut is_empty = true;
-            for item in value.try_iter()? {
-                if !is_empty {
-                    out.push_str(if indent.is_some() { "," } else { ", " });
+            let mut items: Vec<Value> = value.try_iter()?.collect();
+            if is_map && style.sort_keys {
+                items.sort_by_key(ToString::to_string);
+            }
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push_str(&style.comma);
                 }
-                is_empty = false;
-                new_line(indent, depth + 1, out);
+                new_line(style.indent, depth + 1, out);
                 if is_map {
-                    write_string(&item.to_string(), out);
-                    out.push_str(": ");
-                    write_json(&value.get_item(&item)?, indent, depth + 1, out)?;
+                    write_string(&item.to_string(), style.ensure_ascii, out);
+                    out.push_str(&style.colon);
+                    write_json(&value.get_item(item)?, style, depth + 1, out)?;
                 } else {
-                    write_json(&item, indent, depth + 1, out)?;
+                    write_json(item, style, depth + 1, out)?;
                 }
             }
-            if !is_empty {
-                new_line(indent, depth, out);
+            if !items.is_empty() {
+                new_line(style.indent, depth, out);
             }
             out.push(if is_map { '}' } else { ']' });
         }
-        _ => write_string(&value.to_string(), out),
+        _ => write_string(&value.to_string(), style.ensure_ascii, out),
     }
     Ok(())
 }
@@ -180,9 +209,45 @@ fn new_line(indent: Option<usize>, depth: usize, out: &mut String) {
     }
 }
 
-fn write_string(text: &str, out: &mut String) {
+fn write_string(text: &str, ensure_ascii: bool, out: &mut String) {
     // JSON's own rules; serde_json escapes what Python's ensure_ascii=False does.
-    out.push_str(&serde_json::Value::from(text).to_string());
+    let quoted = serde_json::Value::from(text).to_string();
+    if !ensure_ascii {
+        out.push_str(&quoted);
+        return;
+    }
+    for character in quoted.chars() {
+        if character.is_ascii() {
+            out.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+}
+
+/// A float as Python's `repr` and `json.dumps` write it.
+fn float_as_python(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".into();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "Infinity" } else { "-Infinity" }.into();
+    }
+    let scientific = format!("{value:e}"); // the shortest digits that read back, as Python's
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let power: i32 = exponent.parse().unwrap_or(0);
+    if value != 0.0 && !(-4..16).contains(&power) {
+        let sign = if power < 0 { '-' } else { '+' };
+        return format!("{digits}e{sign}{:02}", power.abs());
+    }
+    let plain = format!("{value}");
+    if plain.contains('.') {
+        plain
+    } else {
+        plain + ".0"
+    }
 }
 
 #[cfg(test)]
@@ -204,6 +269,23 @@ mod tests {
         assert_eq!(
             render("{{ m | tojson }}", context).unwrap(),
             r#"{"z": 1, "a": []}"#
+        );
+        let numbers = r#"{"n": [1e-5, 0.0001, 1e16, 123456789012345.5, -0.0, 2.0, 3, 1.5e-7]}"#;
+        assert_eq!(
+            render("{{ n | tojson }}", numbers).unwrap(),
+            "[1e-05, 0.0001, 1e+16, 123456789012345.5, -0.0, 2.0, 3, 1.5e-07]"
+        );
+        assert_eq!(
+            render(
+                "{{ m | tojson(separators=(',', ':'), sort_keys=true) }}",
+                context
+            )
+            .unwrap(),
+            r#"{"a":[],"z":1}"#
+        );
+        assert_eq!(
+            render("{{ l | tojson(ensure_ascii=true) }}", context).unwrap(),
+            r#"[1, 2.5, "\u00e9<"]"#
         );
         let wide = "{\n  \"z\": 1,\n  \"a\": []\n}";
         assert_eq!(render("{{ m | tojson(indent=2) }}", context).unwrap(), wide);

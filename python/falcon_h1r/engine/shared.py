@@ -1,0 +1,132 @@
+"""One engine for several consumers, also of several threads.
+
+Whoever needs events steps for all; each gets the events of its own requests, whoever stepped.
+"""
+
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+
+from falcon_h1r._rust import DeepConfPolicy, Tally
+from falcon_h1r.engine.engine import Engine
+from falcon_h1r.engine.outputs import CompletionOutput, EngineEvent
+from falcon_h1r.engine.params import SamplingParams
+from falcon_h1r.ops import ConfidenceMeasure
+
+
+class SharedEngine:
+    """An engine behind a lock, and whose each request is."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.lock = threading.RLock()
+        self.owners: dict[int, Seat] = {}
+
+    def seat(self) -> "Seat":
+        """A place for one more consumer."""
+        return Seat(self)
+
+
+class Seat:
+    """One consumer's requests, with the methods of `Engine` that concern them.
+
+    A context manager: at its end what is still there is aborted and released.
+    """
+
+    def __init__(self, shared: SharedEngine) -> None:
+        self._shared = shared
+        self._engine = shared.engine
+        self._waiting: list[EngineEvent] = []
+        """Events that somebody else's step brought."""
+        self._held: set[int] = set()
+        self._unfinished: set[int] = set()
+
+    def add_request(
+        self,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        num_traces: int | None = None,
+        deepconf: DeepConfPolicy | None = None,
+        confidence: ConfidenceMeasure = "top_logprobs",
+        confidence_top: int = 20,
+        stream: bool = False,
+    ) -> int:
+        """See Engine."""
+        with self._shared.lock:
+            request_id = self._engine.add_request(
+                prompt_token_ids,
+                params,
+                num_traces=num_traces,
+                deepconf=deepconf,
+                confidence=confidence,
+                confidence_top=confidence_top,
+                stream=stream,
+            )
+            self._shared.owners[request_id] = self
+            self._held.add(request_id)
+            self._unfinished.add(request_id)
+        return request_id
+
+    def step(self) -> list[EngineEvent]:
+        """The events that wait for this consumer; if there are none, those of one step."""
+        with self._shared.lock:
+            if not self._waiting:
+                for event in self._engine.step():
+                    if (owner := self._shared.owners.get(event.request_id)) is not None:
+                        owner._take(event)
+            events, self._waiting = self._waiting, []
+        return events
+
+    def _take(self, event: EngineEvent) -> None:
+        self._waiting.append(event)
+        if event.kind == "request_finished":
+            self._unfinished.discard(event.request_id)
+
+    def has_unfinished(self) -> bool:
+        """Whether a step would still bring an event of these requests."""
+        return bool(self._waiting or self._unfinished)
+
+    def set_answer(self, request_id: int, trace_index: int, answer_class: int | None) -> None:
+        """See Engine."""
+        with self._shared.lock:
+            self._engine.set_answer(request_id, trace_index, answer_class)
+
+    def tally(self, request_id: int) -> Tally:
+        """See Engine."""
+        with self._shared.lock:
+            return self._engine.tally(request_id)
+
+    def output(
+        self, request_id: int, trace_index: int, reason: str | None = None
+    ) -> CompletionOutput:
+        """See Engine."""
+        with self._shared.lock:
+            return self._engine.output(request_id, trace_index, reason)
+
+    def abort(self, request_id: int) -> None:
+        """See Engine."""
+        with self._shared.lock:
+            self._engine.abort(request_id)
+
+    def release(self, request_id: int) -> None:
+        """See Engine."""
+        with self._shared.lock:
+            self._engine.release(request_id)
+            self._shared.owners.pop(request_id, None)
+            self._held.discard(request_id)
+            self._unfinished.discard(request_id)
+            self._waiting = [e for e in self._waiting if e.request_id != request_id]
+
+    def __enter__(self) -> "Seat":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for request_id in sorted(self._held):
+            self.abort(request_id)
+            self.release(request_id)
