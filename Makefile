@@ -115,6 +115,7 @@ OPTIONS_curated := --set sources.generated.count=1500 --set shard_size=500
 OPTIONS_warm := $(SMALL) --set optimizer.steps=20
 OPTIONS_easy := $(SMALL) --set optimizer.steps=20
 OPTIONS_sft := $(SMALL) --set optimizer.steps=60 --set evaluate_every=30
+OPTIONS_polish := --set checkpoint_seconds=2 --set optimizer.warmup_steps=2 --set optimizer.steps=20
 OPTIONS_grpo := --set optimizer.steps=3 --set evaluate_every=0 --set rollout.num_prompts=4 \
 	--set rollout.max_prompts=8 --set rollout.max_tokens=64
 OPTIONS_calibrated = --card $(WHEEL_MODEL)/README.md --families sums,navigate --problems 2 --traces 2 --max-tokens 32
@@ -125,6 +126,7 @@ STAGE_curated := $(REFERENCE)/curated/manifest.json
 STAGE_warm := $(REFERENCE)/warm/final/manifest.json
 STAGE_easy := $(REFERENCE)/easy/final/manifest.json
 STAGE_sft := $(REFERENCE)/sft/final/manifest.json
+STAGE_polish := $(REFERENCE)/polish/final/manifest.json
 STAGE_grpo := $(REFERENCE)/grpo/final/manifest.json
 STAGE_calibrated := $(REFERENCE)/calibrated/manifest.json
 STAGE_eval := $(REFERENCE)/eval/finished
@@ -161,10 +163,15 @@ $(STAGE_sft): $(REFERENCE)/sft.inputs
 	$(BIN)/falcon-h1r train sft --recipe reference_sft --output $(REFERENCE)/sft \
 		--set init_from=$(REFERENCE)/easy/final --set data.source=$(REFERENCE)/curated $(OPTIONS_sft)
 
-$(REFERENCE)/grpo.inputs: train/recipes/reference_grpo.yaml $(STAGE_sft)
+$(REFERENCE)/polish.inputs: train/recipes/reference_polish.yaml $(STAGE_sft)
+$(STAGE_polish): $(REFERENCE)/polish.inputs
+	$(BIN)/falcon-h1r train sft --recipe reference_polish --output $(REFERENCE)/polish \
+		--set init_from=$(REFERENCE)/sft/final $(OPTIONS_polish)
+
+$(REFERENCE)/grpo.inputs: train/recipes/reference_grpo.yaml $(STAGE_polish)
 $(STAGE_grpo): $(REFERENCE)/grpo.inputs
 	$(BIN)/falcon-h1r train grpo --recipe reference_grpo --output $(REFERENCE)/grpo \
-		--set model=$(REFERENCE)/sft/final $(OPTIONS_grpo)
+		--set model=$(REFERENCE)/polish/final $(OPTIONS_grpo)
 
 $(REFERENCE)/calibrated.inputs: $(STAGE_grpo)
 $(STAGE_calibrated): $(REFERENCE)/calibrated.inputs | $(WHEEL_MODEL)/README.md

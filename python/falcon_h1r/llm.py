@@ -3,8 +3,8 @@
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import numpy as np
 import torch
 
 from falcon_h1r.engine.engine import Engine, EngineConfig
@@ -222,12 +222,12 @@ def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """Return a list of prompts from one prompt or several."""
     if isinstance(prompts, str):
         return [prompts]
-    items = prompts.tolist() if isinstance(prompts, np.ndarray) else list(prompts)
+    items: list[Any] = prompts.tolist() if hasattr(prompts, "tolist") else list(prompts)
     if not items:
         raise RequestError("no prompt was given; give a text, token ids or chat messages")
     if isinstance(items[0], (dict, int)):
-        return [items]  # type: ignore[list-item]
-    return items  # type: ignore[return-value]
+        return [items]
+    return items
 
 
 def _run(seat: Seat, reasons: dict[tuple[int, int], str | None]) -> None:

@@ -98,9 +98,10 @@ class Tokenizer(_rust.Tokenizer):
         text = _read(path)
         configs = [read_object(folder / name, TokenizerError) for name in _CONFIG_FILES]
         try:
-            tokenizer = cls(text, **_chat_templates(folder, configs[0]))
+            tokenizer = cls(text)
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {error}") from None
+        tokenizer.chat_template, tokenizer.tool_template = _chat_templates(folder, configs[0])
         tokenizer.bos_token_id = next(iter(_special_ids(tokenizer, "bos", configs)), None)
         tokenizer.eos_token_ids = tuple(_special_ids(tokenizer, "eos", configs))
         tokenizer.pad_token_id = next(iter(_special_ids(tokenizer, "pad", configs)), None)
@@ -242,23 +243,25 @@ def _read(path: Path) -> str:
         raise TokenizerError(f"cannot read {path}: {error}") from None
 
 
-def _chat_templates(folder: Path, config: dict[str, Any]) -> dict[str, str | None]:
-    """`chat_template.jinja`, else `chat_template.json`, else what `tokenizer_config.json` says.
+def _chat_templates(folder: Path, config: dict[str, Any]) -> tuple[str | None, str | None]:
+    """(the template, the one for tools).
 
+    `chat_template.jinja`, else `chat_template.json`, else what `tokenizer_config.json` says.
     Of a list of named templates those named "default" and "tool_use", as transformers takes them.
     """
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return {"chat_template": _read(path)}
+        return _read(path), None
     template = read_object(folder / "chat_template.json", TokenizerError).get("chat_template")
     if template is None:
         template = config.get("chat_template")
     if isinstance(template, Sequence) and not isinstance(template, str):
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        found = {"chat_template": named.get("default"), "tool_template": named.get("tool_use")}
+        found = named.get("default"), named.get("tool_use")
     else:
-        found = {"chat_template": template}
-    return {name: text if isinstance(text, str) else None for name, text in found.items()}
+        found = template, None
+    plain, tools = (text if isinstance(text, str) else None for text in found)
+    return plain, tools
 
 
 def _special_token(config: dict[str, Any], name: str) -> str | None:

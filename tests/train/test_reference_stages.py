@@ -19,7 +19,7 @@ from falcon_h1r.train.recipe_rl import GrpoRecipe
 from falcon_h1r.train.recipe_sft import SftRecipe
 
 ROOT = Path(__file__).parents[2]
-STAGES = ["curated", "warm", "easy", "sft", "grpo", "calibrated", "eval"]
+STAGES = ["curated", "warm", "easy", "sft", "polish", "grpo", "calibrated", "eval"]
 MODEL_FILES = ("model", "config", "generation_config", "thinking", "tokenizer", "tokenizer_config")
 
 # Makes what each command would, and notes its stage; BREAK names a stage that is interrupted.
@@ -67,7 +67,8 @@ def test_each_stage_starts_from_the_one_before_and_all_share_one_tokenizer() -> 
     assert "data.tokenizer=here/curated" in told["warm"]
     assert {"init_from=here/warm/final", "data.tokenizer=here/curated"} <= set(told["easy"])
     assert {"init_from=here/easy/final", "data.source=here/curated"} <= set(told["sft"])
-    assert "model=here/sft/final" in told["grpo"]
+    assert "init_from=here/sft/final" in told["polish"]
+    assert "model=here/polish/final" in told["grpo"]
     assert "here/grpo/final" in told["calibrated"] and "here/calibrated" in told["eval"]
 
 
@@ -83,7 +84,8 @@ def test_the_recipes_fit_together() -> None:
     assert curated.max_length == sft.data.row_length
     assert {r.data.vocabulary_size for r in (warm, easy, sft)} == {curated.vocabulary_size}
     grpo = load_recipe(GrpoRecipe, "reference_grpo")
-    assert set(grpo.data.families) <= set(sft.data.families)
+    polish = load_recipe(SftRecipe, "reference_polish")
+    assert set(grpo.data.families) <= set(polish.data.families) <= set(sft.data.families)
 
 
 @pytest.fixture

@@ -37,10 +37,11 @@ def run(model: "FalconH1Model", x: Tensor, batch: PackedBatch, cache: HybridCach
     """
     if torch.is_grad_enabled() or not x.is_cpu:
         return False
-    projections = [p for block in model.layers for p in _projections(block)]
+    blocks: list[FalconH1Block] = [*model.layers]
+    projections = [p for block in blocks for p in _projections(block)]
     known, layers = _LAYERS.get(model, ([], None))
     if len(known) != len(projections) or not all(map(is_, known, projections)):
-        layers = _build([*model.layers])
+        layers = _build(blocks)
         _LAYERS[model] = (projections, layers)
     if layers is None or not layers.serves(x):
         return False

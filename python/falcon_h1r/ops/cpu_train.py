@@ -23,12 +23,12 @@ _IGNORED = -100
 """The target of a row without a loss, as in torch."""
 
 
-def new_empty(*shape: int | torch.Size) -> Tensor:
+def new_empty(*shape: Any) -> Tensor:
     """An empty tensor as the kernels take it, whatever torch's default dtype and device are."""
     return torch.empty(*shape, dtype=torch.float32, device="cpu")
 
 
-def new_zeros(*shape: int | torch.Size) -> Tensor:
+def new_zeros(*shape: Any) -> Tensor:
     """The same, of zeros."""
     return torch.zeros(*shape, dtype=torch.float32, device="cpu")
 
