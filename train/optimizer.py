@@ -161,11 +161,6 @@ class AdamW:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over the tensors of a checkpoint; TrainingError when names or shapes differ."""
-        if surplus := sorted(state.keys() - self.state.keys()):
-            raise TrainingError(
-                f"the checkpoint has an optimizer tensor {surplus[0]}, which this recipe has no "
-                "use for; use the recipe it was saved with, or --fresh"
-            )
         for name, tensor in self.state.items():
             if name not in state or state[name].shape != tensor.shape:
                 found = tuple(state[name].shape) if name in state else "missing"
@@ -173,6 +168,11 @@ class AdamW:
                     f"optimizer tensor {name} of the checkpoint is {found}; this recipe needs "
                     f"{tuple(tensor.shape)}; use the recipe it was saved with, or --fresh"
                 )
+        if surplus := sorted(state.keys() - self.state.keys()):
+            raise TrainingError(
+                f"the checkpoint has an optimizer tensor {surplus[0]}, which this recipe has no "
+                "use for; use the recipe it was saved with, or --fresh"
+            )
         for name, tensor in self.state.items():
             tensor.copy_(state[name])
 

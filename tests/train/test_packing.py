@@ -16,7 +16,6 @@ from falcon_h1r.train.batches import Batches
 from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.packing import Document, PackedRows, fill_best, pack_rows
 from falcon_h1r.train.recipe_sft import SftRecipe
-from falcon_h1r.train.start import model_config
 from falcon_h1r.train.stream import DocumentStream
 from falcon_h1r.train.tasks import FAMILIES, is_held_out
 
@@ -156,7 +155,8 @@ def test_packed_loss_and_gradients_equal_one_document_at_a_time() -> None:
 def random_model() -> FalconH1ForCausalLM:
     """Widths of the reference model, so that the products take the paths that training takes."""
     recipe = load_recipe(SftRecipe, "reference_sft")
-    model = FalconH1ForCausalLM(model_config(recipe, 512))
+    fields = {**recipe.model, "vocab_size": 512, "tie_word_embeddings": True}
+    model = FalconH1ForCausalLM(FalconH1Config.from_dict(fields))
     model.reset_parameters(1)
     return model
 
