@@ -1,6 +1,7 @@
 """LLM: what a user holds. generate() by the engine, think() by thinking."""
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -92,7 +93,7 @@ class LLM:
         encoded = [self.encode(p) for p in as_prompts(prompts)]
         reasons: dict[tuple[int, int], str | None] = {}
         outputs = []
-        with self._shared.seat() as seat:
+        with closing(self._shared.seat()) as seat:
             ids = [seat.add_request(token_ids, params) for _, token_ids in encoded]
             try:
                 _run(seat, reasons)
@@ -116,7 +117,7 @@ class LLM:
         """Continue one prompt event by event, text included; closing the iterator cancels."""
         params = sampling_params or SamplingParams()
         _, token_ids = self.encode(prompt)
-        with self._shared.seat() as seat:
+        with closing(self._shared.seat()) as seat:
             seat.add_request(token_ids, params, stream=True)
             while seat.has_unfinished():
                 yield from seat.step()

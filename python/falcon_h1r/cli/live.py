@@ -151,28 +151,37 @@ def show_live(
     config = thinking.deepconf
     warmup = config.warmup or 0 if config.mode == "online" else 0
     panels = [Panel(problem, config.budget, warmup) for problem in problems]
-    status = 0
     try:
-        with Live(console=console, refresh_per_second=8, transient=True) as live:
-            try:
-                for event in events:
-                    panel = panels[event.prompt_index]
-                    panel.follow(event)
-                    if event.kind in ("started", "result"):  # a panel draws its own changes
-                        live.update(Group(*[p for p in panels if p.is_active][:MAX_PANELS]))
-                    if event.kind == "result":
-                        _print(console, panel, show_traces)
-            except KeyboardInterrupt:
-                status = INTERRUPTED
-                live.update(Text("stopping ..."))
-            finally:
-                events.close()
+        return _follow(events, panels, console, show_traces)
     finally:  # also when the record's disk is full: the answers are there
         for panel, result in zip(panels, thinking.results, strict=True):
             if panel.result is None and result is not None:
                 panel.finish(result)
                 _print(console, panel, show_traces)
-    return status
+
+
+def _follow(
+    events: Generator[ThinkingEvent, None, None],
+    panels: list[Panel],
+    console: Console,
+    show_traces: bool,
+) -> int:
+    """Draw the panels until the events end, or Ctrl-C; return the exit status."""
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+        try:
+            for event in events:
+                panel = panels[event.prompt_index]
+                panel.follow(event)
+                if event.kind in ("started", "result"):  # a panel draws its own changes
+                    live.update(Group(*[p for p in panels if p.is_active][:MAX_PANELS]))
+                if event.kind == "result":
+                    _print(console, panel, show_traces)
+        except KeyboardInterrupt:
+            live.update(Text("stopping ..."))
+            return INTERRUPTED
+        finally:
+            events.close()
+    return 0
 
 
 def _print(console: Console, panel: Panel, show_traces: bool) -> None:

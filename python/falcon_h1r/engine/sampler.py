@@ -125,9 +125,11 @@ class Sampler:
 
     def count(self, sample: SampleOutput, plan: Plan) -> None:
         """Count a step's tokens for penalties, once they are committed."""
+        if not self._counts:
+            return
         rows = zip(plan.sample_request_ids.tolist(), plan.sample_traces.tolist(),
                    sample.token_ids.tolist(), strict=True)  # fmt: skip
-        for request_id, trace, token in rows if self._counts else ():
+        for request_id, trace, token in rows:
             if (of_trace := self._counts.get(request_id, {}).get(trace)) is not None:
                 of_trace[token] += 1
 

@@ -5,13 +5,12 @@ Whoever needs events steps for all; each gets the events of its own requests, wh
 
 import threading
 from collections.abc import Sequence
-from types import TracebackType
+from typing import Any
 
-from falcon_h1r._rust import DeepConfPolicy, Tally
+from falcon_h1r._rust import Tally
 from falcon_h1r.engine.engine import Engine
 from falcon_h1r.engine.outputs import CompletionOutput, EngineEvent
 from falcon_h1r.engine.params import SamplingParams
-from falcon_h1r.ops import ConfidenceMeasure
 
 
 class SharedEngine:
@@ -28,10 +27,7 @@ class SharedEngine:
 
 
 class Seat:
-    """One consumer's requests, with the methods of `Engine` that concern them.
-
-    A context manager: at its end what is still there is aborted and released.
-    """
+    """One consumer's requests, with the methods of `Engine` that concern them."""
 
     def __init__(self, shared: SharedEngine) -> None:
         self._shared = shared
@@ -42,27 +38,11 @@ class Seat:
         self._unfinished: set[int] = set()
 
     def add_request(
-        self,
-        prompt_token_ids: Sequence[int],
-        params: SamplingParams,
-        *,
-        num_traces: int | None = None,
-        deepconf: DeepConfPolicy | None = None,
-        confidence: ConfidenceMeasure = "top_logprobs",
-        confidence_top: int = 20,
-        stream: bool = False,
+        self, prompt_token_ids: Sequence[int], params: SamplingParams, **options: Any
     ) -> int:
-        """See Engine."""
+        """See Engine, whose keywords are taken."""
         with self._shared.lock:
-            request_id = self._engine.add_request(
-                prompt_token_ids,
-                params,
-                num_traces=num_traces,
-                deepconf=deepconf,
-                confidence=confidence,
-                confidence_top=confidence_top,
-                stream=stream,
-            )
+            request_id = self._engine.add_request(prompt_token_ids, params, **options)
             self._shared.owners[request_id] = self
             self._held.add(request_id)
             self._unfinished.add(request_id)
@@ -118,15 +98,8 @@ class Seat:
             self._unfinished.discard(request_id)
             self._waiting = [e for e in self._waiting if e.request_id != request_id]
 
-    def __enter__(self) -> "Seat":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Abort and release what is still there."""
         for request_id in sorted(self._held):
             self.abort(request_id)
             self.release(request_id)

@@ -7,7 +7,6 @@ parameter's place or another dtype is seen; what is remembered is only that shap
 Legend: T packed tokens, D model width.
 """
 
-from operator import is_
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -24,9 +23,10 @@ if TYPE_CHECKING:
     from falcon_h1r.model.block import FalconH1Block
     from falcon_h1r.model.model import FalconH1Model
 
-_LAYERS: "WeakKeyDictionary[nn.Module, tuple[list[Linear], CpuLayers | None]]" = WeakKeyDictionary()
-"""The projections a model had, and its layers as the kernels take them. Beside the models, not in
-them: a copied or stored model takes no addresses along."""
+_Seen = tuple[list[tuple[dict[str, "nn.Module | None"], str, Linear]], CpuLayers | None]
+"""Where each projection was kept, under which name, and which it was; the layers made of them."""
+_LAYERS: "WeakKeyDictionary[nn.Module, _Seen]" = WeakKeyDictionary()
+"""Beside the models, not in them: a copied or stored model takes no addresses along."""
 
 
 def run(model: "FalconH1Model", x: Tensor, batch: PackedBatch, cache: HybridCache) -> bool:
@@ -37,12 +37,10 @@ def run(model: "FalconH1Model", x: Tensor, batch: PackedBatch, cache: HybridCach
     """
     if torch.is_grad_enabled() or not x.is_cpu:
         return False
-    blocks: list[FalconH1Block] = [*model.layers]
-    projections = [p for block in blocks for p in _projections(block)]
-    known, layers = _LAYERS.get(model, ([], None))
-    if len(known) != len(projections) or not all(map(is_, known, projections)):
-        layers = _build(blocks)
-        _LAYERS[model] = (projections, layers)
+    known = _LAYERS.get(model)
+    if known is None or any(modules[name] is not p for modules, name, p in known[0]):
+        known = _LAYERS[model] = _seen([*model.layers])
+    layers = known[1]
     if layers is None or not layers.serves(x):
         return False
     assert batch.slot_mapping is not None
@@ -64,6 +62,18 @@ def run(model: "FalconH1Model", x: Tensor, batch: PackedBatch, cache: HybridCach
         has_initial_state=batch.has_initial_state,
     )
     return True
+
+
+def _seen(blocks: "list[FalconH1Block]") -> _Seen:
+    """Build the layers, and note the projections: an adapter put on later takes one's place."""
+    places = [
+        (owner._modules, name, projection)
+        for block in blocks
+        for owner in (block.self_attn, block.mamba, block.feed_forward)
+        for name, projection in owner.named_children()
+        if isinstance(projection, Linear)
+    ]
+    return places, _build(blocks)
 
 
 def _build(blocks: "list[FalconH1Block]") -> CpuLayers | None:
