@@ -85,7 +85,7 @@ def save_checkpoint(
 
     def fill(temporary: Path) -> None:
         for name, group in tensors.items():
-            contiguous = {key: value.detach().contiguous() for key, value in group.items()}
+            contiguous = {key: value.detach().cpu().contiguous() for key, value in group.items()}
             save_file(contiguous, temporary / f"{name}.safetensors")
         (temporary / "state.json").write_text(json.dumps(state) + "\n")
 

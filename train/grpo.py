@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from falcon_h1r.model.cache import on_device
 from falcon_h1r.train import losses
 from falcon_h1r.train.advantages import group_advantages
 from falcon_h1r.train.loop import Report
@@ -101,7 +102,7 @@ class GrpoRun(RlRun):
                 hidden = response_hidden(self.model, packed)
                 logprobs = self.checked_logprobs(hidden, packed)
                 if once:  # the weights have not changed yet: these are the start's
-                    start += by_sequence(logprobs.detach(), packed.response_lengths)
+                    start += by_sequence(logprobs.detach().cpu(), packed.response_lengths)
                 tokens = Tokens(
                     start_logprobs=torch.cat([start[i] for i in part]),
                     old_logprobs=torch.cat([old[i] for i in part]),
@@ -109,7 +110,7 @@ class GrpoRun(RlRun):
                     is_right=packed.per_token(is_right[part]),
                     weights=torch.cat([weights[i] for i in run]),
                 )
-                loss = self.loss(packed, hidden, logprobs, tokens, tally)
+                loss = self.loss(packed, hidden, logprobs, on_device(tokens, self.device), tally)
                 self.backward(loss)
                 tally.add("fill", packed.fill, packed.input_ids.numel())
             tally.norms.append(self.apply_gradients())

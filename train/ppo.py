@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from falcon_h1r.model.cache import on_device
 from falcon_h1r.train import losses
 from falcon_h1r.train.advantages import gae, whiten
 from falcon_h1r.train.loop import Report
@@ -72,7 +73,7 @@ class PpoRun(RlRun):
 
     def learnt_module(self) -> nn.Module:
         """Policy and value head."""
-        self.critic = ActorCritic(self.model, self.model.config.hidden_size)
+        self.critic = ActorCritic(self.model, self.model.config.hidden_size).to(self.device)
         return self.critic
 
     def train(self, stop: threading.Event) -> None:
@@ -133,7 +134,7 @@ class PpoRun(RlRun):
                     weights=torch.cat([weights[i] for i in run]),
                 )
                 logprobs = self.checked_logprobs(hidden, packed)
-                loss, drift = self.loss(hidden, logprobs, tokens, tally)
+                loss, drift = self.loss(hidden, logprobs, on_device(tokens, self.device), tally)
                 self.backward(loss)
                 approx_kl += drift
             if approx_kl > loss_recipe.target_kl:
@@ -164,11 +165,11 @@ class PpoRun(RlRun):
         for _, _, packed in self.parts(sequences, range(len(sequences))):
             lengths = packed.response_lengths
             hidden = response_hidden(self.model, packed)
-            logprobs += by_sequence(self.checked_logprobs(hidden, packed), lengths)
-            values += by_sequence(self.values(hidden), lengths)
+            logprobs += by_sequence(self.checked_logprobs(hidden, packed).cpu(), lengths)
+            values += by_sequence(self.values(hidden).cpu(), lengths)
             if self.reference is not None:
                 of_reference = self.reference_logprobs(self.reference, packed)
-                ref_logprobs += by_sequence(of_reference, lengths)
+                ref_logprobs += by_sequence(of_reference.cpu(), lengths)
         return Start(logprobs, values, ref_logprobs or None)
 
     def values(self, hidden: Tensor) -> Tensor:

@@ -129,6 +129,7 @@ class RlRecipe:
 
     model: str = ""
     """Folder or hub id of the model to start from; empty is the model in the wheel."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the one copy of the weights that samples and learns; masters are float32."""
     data: PromptRecipe = field(default_factory=PromptRecipe)

@@ -4,7 +4,7 @@ Legend: N response tokens of a batch, T tokens with prompts and padding, S respo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from falcon_h1r import ops
-from falcon_h1r.model.cache import PackedBatch
+from falcon_h1r.model.cache import PackedBatch, on_device
 from falcon_h1r.model.model import FalconH1ForCausalLM
 
 TOKEN_MULTIPLE = 128
@@ -40,7 +40,11 @@ class Packed:
     targets: Tensor
     """int64 [N]: the response tokens."""
     response_lengths: Tensor
-    """int64 [S]"""
+    """int64 [S], on the CPU: it says where to cut."""
+
+    def to(self, device: torch.device) -> "Packed":
+        """The same with what the model reads on `device`."""
+        return replace(on_device(self, device), response_lengths=self.response_lengths)
 
     def per_token(self, values: Tensor) -> Tensor:
         """Repeat one value a sequence [S] for each of its response tokens [N]."""

@@ -63,7 +63,7 @@ from falcon_h1r.train.rewards import Verdicts
 from falcon_h1r.train.rl_log import Metrics, StepLog
 from falcon_h1r.train.rollouts import Group, sample_groups
 from falcon_h1r.train.samples import Sample
-from falcon_h1r.train.start import load_weights
+from falcon_h1r.train.start import load_weights, pick_device
 from falcon_h1r.train.supply import Supply
 from falcon_h1r.train.tasks import Problem, held_out_problems
 
@@ -85,7 +85,10 @@ class RlRun(ABC):
         self.recipe, self.output, self.report = recipe, output, report
         self.start = model_folder(recipe.model) if recipe.model else reference_model_path()
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[recipe.dtype]
-        self.model = FalconH1ForCausalLM.from_pretrained(self.start, dtype=dtype)
+        self.device = pick_device(recipe.device)
+        self.model = FalconH1ForCausalLM.from_pretrained(
+            self.start, dtype=dtype, device=self.device
+        )
         self.tokenizer = Tokenizer.from_pretrained(self.start)
         context = self.model.config.max_position_embeddings
         require(recipe.rollout.max_tokens < context, "rollout.max_tokens",
@@ -268,10 +271,14 @@ class RlRun(ABC):
     def parts(
         self, sequences: Pairs, chosen: Sequence[int]
     ) -> Iterator[tuple[range, list[int], Packed]]:
-        """Micro-batches of the chosen: places among them, their indices, and both sides packed."""
+        """Micro-batches of the chosen: places among them, their indices, and both sides packed.
+
+        What is packed lies on the run's device; everything else of a step is kept on the CPU.
+        """
         those = [sequences[i] for i in chosen]
         for run in micro_batches(those, self.recipe.micro_batch_tokens):
-            yield run, [chosen[i] for i in run], pack(those[run.start : run.stop])
+            packed = pack(those[run.start : run.stop])
+            yield run, [chosen[i] for i in run], packed.to(self.device)
 
     def checked_logprobs(self, hidden: Tensor, packed: Packed) -> Tensor:
         """The trainer's log-probabilities [N] of the responses; a NaN stops with the sample kept.
@@ -295,13 +302,14 @@ class RlRun(ABC):
         out: list[Tensor] = []
         for _, _, packed in self.parts(sequences, range(len(sequences))):
             logprobs = self.checked_logprobs(response_hidden(self.model, packed), packed)
-            out += by_sequence(logprobs, packed.response_lengths)
+            out += by_sequence(logprobs.cpu(), packed.response_lengths)
         return out
 
     def frozen_start(self) -> FalconH1ForCausalLM:
         """The model that the run started from, to measure the KL to."""
         dtype = self.model.lm_head.weight.dtype
-        return FalconH1ForCausalLM.from_pretrained(self.start, dtype=dtype).requires_grad_(False)
+        model = FalconH1ForCausalLM.from_pretrained(self.start, dtype=dtype, device=self.device)
+        return model.requires_grad_(False)
 
     @torch.no_grad()
     def reference_logprobs(self, reference: FalconH1ForCausalLM, packed: Packed) -> Tensor:
@@ -355,6 +363,7 @@ def prepare(
             "reinforcement learning runs in one process and torchrun started several; start it "
             "without torchrun"
         )
+    pick_device(resolved.device)
     if resolved.tensorboard:
         summary_writer()
     if not fresh:

@@ -66,7 +66,7 @@ class SftRun:
     ) -> None:
         self.recipe, self.output, self.report = recipe, output, report
         self.group = group or Group()
-        self.device = pick_device(recipe)
+        self.device = pick_device(recipe.device, recipe.parallel.processes)
         if self.group.rank == 0:
             prepare_vocabulary(recipe, output)
         self.group.wait_for_first()
@@ -240,7 +240,7 @@ def train_as_rank(
     recipe: SftRecipe, output: Path, report: Report, *, fresh: bool = False
 ) -> Path | None:
     """Train as one process of the run, alone or one of several; see `run_sft`."""
-    on_gpus = pick_device(recipe).type == "cuda"
+    on_gpus = pick_device(recipe.device, recipe.parallel.processes).type == "cuda"
     parallel = recipe.parallel
     group = distributed.join(parallel.processes, parallel.timeout_seconds, on_gpus)
     alone: AbstractContextManager[None] = nullcontext()

@@ -42,7 +42,7 @@ def prepare_output(recipe: SftRecipe, output: Path, fresh: bool) -> None:
     not begin: a folder, package or GPU is missing, or fields and model do not go together.
     """
     folders = _tokenizer_folders(recipe)
-    pick_device(recipe)
+    pick_device(recipe.device, recipe.parallel.processes)
     if recipe.tensorboard:
         summary_writer()
     if not fresh:
@@ -59,17 +59,17 @@ def prepare_output(recipe: SftRecipe, output: Path, fresh: bool) -> None:
     make_folder(output, forget, folders)
 
 
-def pick_device(recipe: SftRecipe) -> torch.device:
-    """Where the run computes; ConfigError when it asks for more GPUs than there are."""
+def pick_device(wanted: str, processes: int = 1) -> torch.device:
+    """Where a run computes ("auto": on GPUs where there are any).
+
+    Raises ConfigError when it asks for more GPUs than there are.
+    """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    name = recipe.device
-    if name == "auto":
-        name = "cuda" if count else "cpu"
-    wanted = recipe.parallel.processes
-    if name == "cuda" and count < wanted:
+    name = ("cuda" if count else "cpu") if wanted == "auto" else wanted
+    if name == "cuda" and count < processes:
         raise ConfigError(
-            f"device is {recipe.device!r} and torch sees {count} GPUs for {wanted} processes; "
-            "give device=cpu, or as many parallel.processes as GPUs"
+            f"device is {wanted!r} and torch sees {count} GPUs for {processes} processes; "
+            "give device=cpu, or as many processes as GPUs"
         )
     return torch.device(name)
 

@@ -1,9 +1,10 @@
 """The choice of confidence: AUROC and windows against slow definitions, then the whole choice."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,15 +12,20 @@ import torch
 
 from falcon_h1r import LLM, ConfidenceTracker, FalconH1Config, FalconH1ForCausalLM
 from falcon_h1r.errors import ConfigError
+from falcon_h1r.thinking.deepconf import DeepConf
+from falcon_h1r.thinking.record import read_record, replay_record
 from falcon_h1r.train import calibrate as room
-from falcon_h1r.train.calibrate import (
+from falcon_h1r.train.calibrate import judged_traces, measure_confidences
+from falcon_h1r.train.calibration import (
+    KEEPS,
+    WINDOWS,
     JudgedTrace,
     auroc,
     calibration_section,
-    judged_traces,
+    choose,
     lowest_group,
-    measure_confidences,
     score,
+    voted,
 )
 from falcon_h1r.train.checkpoint import verify_folder
 from falcon_h1r.train.tasks import held_out_problems
@@ -51,15 +57,18 @@ def test_confidences_are_those_of_each_prefix() -> None:
     )  # fmt: skip
     model = FalconH1ForCausalLM(config)
     model.reset_parameters(2)
-    prompt, output = [5, 9, 7], [3, 150, 8, 2]
-    measured = measure_confidences(model, prompt, output)
-    for i, token in enumerate(output):
-        logprobs = model(torch.tensor([prompt + output[:i]]))[0, -1].double().log_softmax(-1)
-        top = -logprobs.sort(descending=True).values[:20].mean()
-        entropy = (logprobs.exp() * logprobs).sum()
-        expected = {"top_logprobs": top, "logprob": logprobs[token], "entropy": entropy}
-        for name, value in expected.items():
-            assert measured[name][i] == pytest.approx(value.item(), abs=1e-5)
+    prompt, outputs = [5, 9, 7], [[3, 150, 8, 2], [11], [4, 4, 60]]
+    measured = measure_confidences(model, prompt, outputs)
+    assert len(measured) == 3
+    for output, ours in zip(outputs, measured, strict=True):
+        assert {len(values) for values in ours.values()} == {len(output)}
+        for i, token in enumerate(output):
+            logprobs = model(torch.tensor([prompt + output[:i]]))[0, -1].double().log_softmax(-1)
+            top = -logprobs.sort(descending=True).values[:20].mean()
+            entropy = (logprobs.exp() * logprobs).sum()
+            expected = {"top_logprobs": top, "logprob": logprobs[token], "entropy": entropy}
+            for name, value in expected.items():
+                assert ours[name][i] == pytest.approx(value.item(), abs=1e-5)
 
 
 def traces(rng: np.random.Generator, count: int) -> list[JudgedTrace]:
@@ -76,8 +85,21 @@ def traces(rng: np.random.Generator, count: int) -> list[JudgedTrace]:
             "entropy": rng.normal(size=60),
             "top_logprobs": rng.normal(size=60),
         }
-        made.append(JudgedTrace(family="sums", is_right=is_right, confidences=confidences))
+        made.append(judged("sums", i // 10, is_right, confidences))
     return made
+
+
+def judged(
+    family: str, problem: int, is_right: bool, confidences: dict[str, Any], answer: int = 1
+) -> JudgedTrace:
+    return JudgedTrace(
+        family=family,
+        problem=problem,
+        answer_class=0 if is_right else answer,
+        is_right=is_right,
+        ended=True,
+        confidences=confidences,
+    )
 
 
 def test_a_telling_measure_scores_high_and_noise_near_a_half() -> None:
@@ -89,6 +111,72 @@ def test_a_telling_measure_scores_high_and_noise_near_a_half() -> None:
 def test_a_family_without_wrong_traces_does_not_count() -> None:
     made = [t for t in traces(np.random.default_rng(0), 20) if t.is_right]
     assert score(made, "logprob", 8) == {}
+
+
+def test_votes_are_those_of_the_replayed_record(tmp_path: Path) -> None:
+    """Against `replay_record`, which makes whole results of a record."""
+    rng = np.random.default_rng(3)
+    made, lines = [], []
+    for problem in range(6):
+        config = {"type": "request", "prompt_index": problem, "prompt_token_ids": [1],
+                  "deepconf": {}, "sampling_params": {}}  # fmt: skip
+        lines.append(config)
+        for index in range(12):
+            logprob = rng.normal(-0.3, 0.2, int(rng.integers(5, 40)))
+            answer = int(rng.integers(0, 3))
+            made.append(judged("sums", problem, answer == 0, {"logprob": logprob}, answer))
+            lines.append({"type": "trace", "prompt_index": problem, "index": index, "text": "",
+                          "token_ids": [1] * len(logprob), "answer": str(answer),
+                          "confidences": logprob.tolist(), "stopped_by": "stop"})  # fmt: skip
+    path = tmp_path / "record.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for keep in KEEPS:
+        policy = DeepConf(
+            budget=12, warmup=6, confidence="logprob", window=4, keep=keep, consensus=0.9
+        )
+        results = [replay_record(prompt, policy) for prompt in read_record(path)]
+        found = voted(made, policy)
+        assert found.right == sum(result.answer == "0" for result in results)
+        assert found.tokens == sum(result.num_tokens for result in results)
+    policy = DeepConf(confidence="logprob", window=4, keep=1.0)
+    offline = dataclasses.replace(policy, mode="offline", vote="majority", consensus=None)
+    assert voted(made, offline).tokens == sum(len(t.confidences["logprob"]) for t in made)
+    offline_results = [
+        replay_record(prompt, dataclasses.replace(offline, budget=12, warmup=6))
+        for prompt in read_record(path)
+    ]
+    majority = sum(result.majority_answer == "0" for result in offline_results)
+    assert voted(made, offline).right == majority
+
+
+def test_keep_is_the_thriftiest_that_costs_no_answer() -> None:
+    """Weak traces are wrong in one set, and right in the other."""
+    rng = np.random.default_rng(4)
+    for weak_is_wrong in (True, False):
+        made = []
+        for i in range(320):
+            is_weak = i % 16 % 3 == 0
+            logprob = rng.normal(-0.2, 0.02, 40)
+            logprob[10:20] -= is_weak
+            is_right = is_weak != weak_is_wrong
+            confidences = {"logprob": logprob}
+            confidences |= {name: rng.random(40) for name in ("entropy", "top_logprobs")}
+            made.append(judged("sums", i // 16, is_right, confidences, 1 + i % 7))
+        found = choose(made, {"confidence": "logprob", "window": 8, "keep": 0.9}, search_keep=True)
+        assert found.thinking["keep"] in KEEPS
+        chosen = next(each for each in found.keeps if each.keep == found.thinking["keep"])
+        lost = [max(0, found.majority.right - each.right) for each in found.keeps]
+        assert max(0, found.majority.right - chosen.right) == min(lost)
+        assert chosen.tokens == min(
+            each.tokens for each, n in zip(found.keeps, lost, strict=True) if n == min(lost)
+        )
+        if weak_is_wrong:
+            assert lost == [0] * len(KEEPS)
+            assert chosen.tokens < 0.8 * found.majority.tokens
+        assert f"`keep` {chosen.keep}" in calibration_section(found)
+    found = choose(made, {"confidence": "logprob", "window": 8, "keep": 0.4}, search_keep=False)
+    assert (found.thinking["keep"], found.keeps) == (0.4, [])
+    assert "`keep`" not in calibration_section(found)
 
 
 class NoModel:
@@ -104,9 +192,9 @@ class NoModel:
         pass
 
 
-def judged_as(made: list[JudgedTrace], monkeypatch: pytest.MonkeyPatch) -> None:
+def judged_as(given: list[JudgedTrace], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "LLM", NoModel)
-    monkeypatch.setattr(room, "judged_traces", lambda llm, **ways: made)
+    monkeypatch.setattr(room, "judged_traces", lambda llm, **ways: given)
 
 
 @pytest.fixture
@@ -127,7 +215,7 @@ def test_the_best_measure_is_written(
     written = json.loads((tmp_path / "out" / "thinking.json").read_text())
     assert written == found.thinking
     assert written["confidence"] == "logprob"
-    assert written["window"] in room.WINDOWS
+    assert written["window"] in WINDOWS
     assert (found.right, found.wrong) == (30, 30)
     assert verify_folder(tmp_path / "out") is None
     assert {"config.json", "model.safetensors", "calibration.json"} <= {
@@ -178,10 +266,11 @@ def test_problems_of_the_evaluation_are_left_out(monkeypatch: pytest.MonkeyPatch
 
 def test_traces_are_sampled_and_judged_by_family_and_level() -> None:
     with LLM() as llm:
-        judged = judged_traces(
+        found = judged_traces(
             llm, families=["sums", "products"], levels=[1, 2], problems=2, traces=2
         )
-    assert {trace.family for trace in judged} == {"sums@1", "sums@2", "products@2"}
-    assert len(judged) > 8
-    lengths = [{len(values) for values in trace.confidences.values()} for trace in judged]
+    assert {trace.family for trace in found} == {"sums@1", "sums@2", "products@2"}
+    assert len(found) > 8
+    assert [trace.problem for trace in found] == sorted(trace.problem for trace in found)
+    lengths = [{len(values) for values in trace.confidences.values()} for trace in found]
     assert all(len(each) == 1 for each in lengths)

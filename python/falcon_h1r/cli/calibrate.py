@@ -1,7 +1,8 @@
 """Choose what a model's thinking.json says, by traces on held-out problems of the generators.
 
 Each of three measures of confidence and five windows is judged by how well the lowest group tells
-right from wrong traces. DIR gets the model's files, thinking.json and calibration.json.
+right from wrong traces; then how many weak traces to stop, by replayed votes. DIR gets the model's
+files, thinking.json and calibration.json.
 """
 
 import argparse
@@ -18,11 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--families", metavar="NAME,NAME", help="default: all that are evaluated")
     parser.add_argument("--levels", default="2,3", metavar="N,N", help="default: 2,3")
     parser.add_argument(
-        "--problems", type=int, default=12, metavar="N", help="a family and level (default: 12)"
+        "--problems", type=int, default=16, metavar="N", help="a family and level (default: 16)"
     )
-    parser.add_argument("--traces", type=int, default=12, metavar="N", help="a problem (12)")
+    parser.add_argument("--traces", type=int, default=16, metavar="N", help="a problem (16)")
     parser.add_argument(
-        "--keep", type=float, default=0.7, metavar="SHARE", help="written as it is (default: 0.7)"
+        "--keep", type=float, metavar="SHARE", help="written as it is (default: it is searched for)"
     )
     parser.add_argument(
         "--max-tokens", type=int, default=512, metavar="N", help="of a trace (default: 512)"
@@ -39,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from falcon_h1r.evaluate.card import CALIBRATION, check_card, write_section
     from falcon_h1r.hub import model_folder
-    from falcon_h1r.train.calibrate import calibrate, calibration_section
+    from falcon_h1r.train.calibrate import calibrate
+    from falcon_h1r.train.calibration import calibration_section
     from falcon_h1r.train.tasks import EVALUATED
 
     levels = tuple(_level(text) for text in args.levels.split(","))

@@ -5,7 +5,8 @@ H ssm heads, N state width, M blocks a sequence, R responses, E keys.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,21 @@ from torch import Tensor
 
 from falcon_h1r import ops
 from falcon_h1r.model.config import FalconH1Config
+
+_T = TypeVar("_T")
+
+
+def on_device(parts: _T, device: torch.device) -> _T:
+    """A dataclass with every tensor in it, also inside its dataclasses, on `device`."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device)
+        return on_device(value, device) if is_dataclass(value) else value
+
+    assert is_dataclass(parts)
+    assert not isinstance(parts, type)
+    return replace(parts, **{f.name: moved(getattr(parts, f.name)) for f in fields(parts)})
 
 
 @dataclass(frozen=True, slots=True)
