@@ -2,10 +2,11 @@
 
     python benches/ablation_rewards.py --model runs/reference/sft/final --output runs/ablation
 
-Short GRPO runs by `reference_grpo` from the same start. The shipped reward, correctness alone and
-length alone run with several seeds, each removal with the first one. Accuracy and tokens are of
-held-out problems, depth and what was cut off of the last fifth of the run's own steps. Changes are
-paired over problems and seeds, with 95 % intervals.
+Short GRPO runs by `reference_grpo` from the same start. The shipped reward, the same divided by
+each group's standard deviation, correctness alone and length alone run with several seeds, each
+removal with the first one. Accuracy and tokens are of held-out problems, depth and what was cut off
+of the last fifth of the run's own steps. Changes are paired over problems and seeds, with 95 %
+intervals.
 
 The same command goes on where it was stopped. Rows go to
 benches/results/ablation_rewards-DATE.json.
@@ -26,6 +27,7 @@ from falcon_h1r.train.experiment import (
     Board,
     Trained,
     held_out_items,
+    levels_of,
     mean_tokens,
     measure,
     plain_sampling,
@@ -39,15 +41,15 @@ from falcon_h1r.train.experiment import (
 
 RESULTS = Path(__file__).parent / "results"
 TERMS = ("correctness", "format", "depth", "brevity")
-LEVELS = {2: 0.3, 3: 0.7}
 MAX_TOKENS = 512
 SHIPPED = "as shipped"
 CONTRASTS: dict[str, list[str]] = {
     SHIPPED: [],
-    "correctness alone": ["format=0", "depth=0", "brevity=0"],
-    "length alone": [*(f"{term}=0" for term in TERMS), "length=1"],
+    "divided by the deviation": ["loss.scale_rewards=group"],
+    "correctness alone": ["reward.format=0", "reward.depth=0", "reward.brevity=0"],
+    "length alone": [*(f"reward.{term}=0" for term in TERMS), "reward.length=1"],
 }
-"""Rewards that run with every seed."""
+"""What runs with every seed."""
 show = partial(print, flush=True)
 
 
@@ -58,8 +60,9 @@ def arguments() -> argparse.ArgumentParser:
     add("--output", default="runs/ablation", type=str, metavar="DIR", help="where runs are kept")
     add("--results", default=str(RESULTS), type=str, metavar="DIR", help="where rows are kept")
     add("--families", default="", type=str, metavar="NAMES", help="of reference_grpo, if not all")
+    add("--levels", default="2,3", type=str, metavar="NUMBERS", help="trained and measured")
     add("--steps", default=40, help="of each run")
-    add("--seeds", default=3, help="of the shipped reward, correctness alone and length alone")
+    add("--seeds", default=3, help="of what runs with several")
     add("--problems", default=20, help="held-out ones a family and level")
     add("--traces", default=4, help="sampled a problem")
     add("--set", default=[], type=str, action="append", metavar="KEY=VALUE",
@@ -68,11 +71,12 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def ablate(args: argparse.Namespace) -> None:
+    args.families, args.levels = weighted_families(args.families), levels_of(args.levels)
     output = Path(args.output) / "rewards"
-    items = held_out_items(args.families, LEVELS, args.problems)
+    items = held_out_items(args.families, args.levels, args.problems)
     keys = [item.id.key for item in items]
     runs = {name: (changes, range(1, args.seeds + 1)) for name, changes in CONTRASTS.items()}
-    runs |= {f"without {term}": ([f"{term}=0"], range(1, 2)) for term in TERMS}
+    runs |= {f"without {term}": ([f"reward.{term}=0"], range(1, 2)) for term in TERMS}
     config = plain_sampling(args.traces, MAX_TOKENS)
     board = Board(1 + sum(len(seeds) for _, seeds in runs.values()), show)
     told = board.start("start")
@@ -86,11 +90,10 @@ def ablate(args: argparse.Namespace) -> None:
             told = board.start(f"{name}, seed {seed}")
             folder = output / f"{name.replace(' ', '-')}-{seed}"
             overrides = [
-                f"model={args.model}", f"seed={seed}", f"data.levels={LEVELS}",
+                f"model={args.model}", f"seed={seed}", f"data.levels={args.levels}",
                 f"data.families={json.dumps(args.families)}",
                 "rollout.num_prompts=16", "rollout.max_prompts=32", "evaluate_every=0",
-                f"optimizer.steps={args.steps}", *(f"reward.{change}" for change in changes),
-                *args.set,
+                f"optimizer.steps={args.steps}", *changes, *args.set,
             ]  # fmt: skip
             trained.append(train_once("grpo", "reference_grpo", folder / "grpo", overrides, told))
             results.append(measure(trained[-1].model, items, folder / "eval", config, told))
@@ -165,7 +168,6 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments().parse_args(argv)
-    args.families = weighted_families(args.families)
     return run_script(lambda: ablate(args), show)
 
 

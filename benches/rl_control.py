@@ -34,6 +34,7 @@ from falcon_h1r.train.experiment import (
     Board,
     Trained,
     held_out_items,
+    levels_of,
     mean_tokens,
     measure,
     plain_sampling,
@@ -140,6 +141,7 @@ class Control:
 
 
 def compare(args: argparse.Namespace) -> None:
+    args.families, args.levels = weighted_families(args.families), levels_of(args.levels)
     output, start = Path(args.output), Path(args.model)
     items = held_out_items(args.families, args.levels, args.problems)
     measured = {item.problem for item in items}
@@ -302,11 +304,6 @@ def between_line(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def levels_of(numbers: str) -> dict[int, float]:
-    """ "1,2" as equal weights."""
-    return {int(level): 1.0 for level in numbers.split(",")}
-
-
 def vote_table(rows: list[dict[str, Any]], budget: int) -> Table:
     head = [
         "model", "problems", "pass@1", f"majority of {budget}", f"DeepConf, budget {budget}",
@@ -326,8 +323,6 @@ def vote_table(rows: list[dict[str, Any]], budget: int) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments().parse_args(argv)
-    args.families = weighted_families(args.families)
-    args.levels = levels_of(args.levels)
     return run_script(lambda: compare(args), show)
 
 

@@ -39,7 +39,7 @@ from falcon_h1r.train.loop import Report, stop_on_interrupt
 from falcon_h1r.train.samples import Sample, read_samples, write_samples, write_shard
 from falcon_h1r.train.vocabulary import TOKENIZER_FILES, build_vocabulary
 
-RUN, MIX = "run.json", "mix.json"
+RUN, MIX, INPUTS = "run.json", "mix.json", "inputs.json"
 SAMPLES, REMEMBERED = "samples.jsonl", "remembered.jsonl"
 """Files of a shard that was read: what it gave, and what was dropped late but counts as seen."""
 
@@ -259,6 +259,7 @@ class Curation:
             (temporary / "report.json").write_text(reports.to_json(report), encoding="utf-8")
             (temporary / "report.md").write_text(reports.to_markdown(report), encoding="utf-8")
             (temporary / RECIPE).write_text(recipe_text(self.recipe), encoding="utf-8")
+            (temporary / INPUTS).write_text(json.dumps(_inputs(self.recipe)), encoding="utf-8")
 
         write_folder(output, fill)
         return report
@@ -340,7 +341,8 @@ def _refuse_other(folder: Path, *names: str) -> None:
 def _finished(output: Path, recipe: CurateRecipe) -> dict[str, Any] | None:
     """The report of a set that this recipe has already made; None when there is no set yet.
 
-    Raises ConfigError when another recipe made it, TrainingError when it is damaged.
+    Raises ConfigError when another recipe made it, or of other inputs, TrainingError when it is
+    damaged. Inputs that are gone are not missed.
     """
     path = output / RECIPE
     if not path.exists():
@@ -351,6 +353,14 @@ def _finished(output: Path, recipe: CurateRecipe) -> dict[str, Any] | None:
         )
     if (damage := verify_folder(output)) is not None:
         raise TrainingError(f"{output}: {damage}; make it again by --fresh")
+    made_of = output / INPUTS
+    then = json.loads(made_of.read_text(encoding="utf-8")) if made_of.exists() else {}
+    for name, now in _inputs(recipe).items():
+        if now[0] and now != then.get(name, now):
+            raise ConfigError(
+                f"{output} is finished, and {name} has changed since; give --fresh to make it "
+                "again, or another --output"
+            )
     report: dict[str, Any] = json.loads((output / "report.json").read_text(encoding="utf-8"))
     return report
 

@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from curation_helpers import SILENT, chain, contents, make_recipe, only_chains
+from curation_helpers import (
+    SILENT,
+    chain,
+    contents,
+    make_recipe,
+    only_chains,
+    write_lines,
+)
 
 from falcon_h1r.cli.main import main
 from falcon_h1r.errors import ConfigError, TrainingError
@@ -124,6 +131,20 @@ def test_a_full_disk_keeps_the_shards_before(recipe: Path, tmp_path: Path) -> No
     run_curate(recipe, tmp_path / "set", report=said.append)
     assert said[0].startswith("resumed after 50 records")
     assert contents(tmp_path / "set") == contents(tmp_path / "whole")
+
+
+def test_a_finished_set_whose_inputs_changed_is_not_taken_for_made(
+    recipe: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "set"
+    made = run_curate(recipe, output, **SILENT)
+    write_lines(tmp_path / "chains.jsonl", [chain(i) for i in range(41)])
+    before = contents(output)
+    with pytest.raises(ConfigError, match=r"chains\.jsonl has changed since; give --fresh"):
+        run_curate(recipe, output, **SILENT)
+    assert contents(output) == before
+    (tmp_path / "chains.jsonl").unlink()  # what is gone is not missed
+    assert run_curate(recipe, output, **SILENT) == made
 
 
 # Command line

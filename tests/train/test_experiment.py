@@ -13,6 +13,7 @@ from falcon_h1r.train.experiment import (
     Board,
     Trained,
     held_out_items,
+    levels_of,
     mean_tokens,
     measure,
     plain_sampling,
@@ -106,3 +107,11 @@ def test_scripts_say_why_they_end(tmp_path: Path) -> None:
     assert [line for line in lines if "left" not in line] == ["[1/2] one: done", "[2/2] two: done"]
     path = save_rows(tmp_path, "ablation", {"steps": 2}, [{"right": 1.0}])
     assert json.loads(path.read_text())["rows"] == [{"right": 1.0}]
+
+
+def test_levels_are_read_and_checked() -> None:
+    assert levels_of("3") == {3: 1.0}
+    assert levels_of("1,2") == {1: 1.0, 2: 1.0}
+    for wrong in ("", "4", "1,,2", "1;2", "hard"):
+        with pytest.raises(ConfigError, match="levels"):
+            levels_of(wrong)
