@@ -4,7 +4,7 @@ Traces are sampled on held-out problems of a seed of their own; each token's con
 measured three ways by one packed forward, so that all measures are judged on the same traces. How
 many weak traces to stop is chosen by replaying the votes of these traces.
 
-Legend: T tokens of a batch, V vocabulary.
+Legend: T tokens of a batch, D model width, V vocabulary.
 """
 
 import json
