@@ -2,7 +2,7 @@
 
     python benches/ablation_rewards.py --model runs/reference/sft/final --output runs/ablation
 
-Short GRPO runs by `reference_grpo` from the same start. The shipped reward, the same divided by
+Short GRPO runs by `reference_grpo` from the same start. The shipped reward, the same not divided by
 each group's standard deviation, correctness alone and length alone run with several seeds, each
 removal with the first one. Accuracy and tokens are of held-out problems, depth and what was cut off
 of the last fifth of the run's own steps. Changes are paired over problems and seeds, with 95 %
@@ -45,7 +45,7 @@ MAX_TOKENS = 512
 SHIPPED = "as shipped"
 CONTRASTS: dict[str, list[str]] = {
     SHIPPED: [],
-    "divided by the deviation": ["loss.scale_rewards=group"],
+    "not divided by the deviation": ["loss.scale_rewards=none"],
     "correctness alone": ["reward.format=0", "reward.depth=0", "reward.brevity=0"],
     "length alone": [*(f"reward.{term}=0" for term in TERMS), "reward.length=1"],
 }
