@@ -27,7 +27,6 @@ from falcon_h1r.train.experiment import (
     Board,
     Trained,
     held_out_items,
-    levels_of,
     mean_tokens,
     measure,
     plain_sampling,
@@ -38,6 +37,7 @@ from falcon_h1r.train.experiment import (
     values,
     weighted_families,
 )
+from falcon_h1r.train.recipe_mix import levels_of
 
 RESULTS = Path(__file__).parent / "results"
 TERMS = ("correctness", "format", "depth", "brevity")

@@ -34,7 +34,6 @@ from falcon_h1r.train.experiment import (
     Board,
     Trained,
     held_out_items,
-    levels_of,
     mean_tokens,
     measure,
     plain_sampling,
@@ -46,6 +45,7 @@ from falcon_h1r.train.experiment import (
     weighted_families,
 )
 from falcon_h1r.train.loop import Report
+from falcon_h1r.train.recipe_mix import levels_of
 from falcon_h1r.train.recipe_sft import SftRecipe
 
 RESULTS = Path(__file__).parent / "results"

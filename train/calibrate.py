@@ -94,10 +94,12 @@ def judged_traces(
         )
         for problem, result in zip(asked, results, strict=True):
             prompt = encode_prompt(llm.tokenizer, problem.problem)
-            outputs = [trace.token_ids for trace in result.traces]
+            # One that met a NaN may have no token, and tells nothing.
+            traces_run = [t for t in result.traces if t.stopped_by in ("stop", "length")]
+            outputs = [trace.token_ids for trace in traces_run]
             measured = measure_confidences(llm.model, prompt, outputs) if outputs else []
             classes = AnswerClasses()
-            for trace, confidences in zip(result.traces, measured, strict=True):
+            for trace, confidences in zip(traces_run, measured, strict=True):
                 ended = trace.stopped_by == "stop"
                 answer = trace.answer if ended else None
                 judged.append(

@@ -259,7 +259,8 @@ class Curation:
             (temporary / "report.json").write_text(reports.to_json(report), encoding="utf-8")
             (temporary / "report.md").write_text(reports.to_markdown(report), encoding="utf-8")
             (temporary / RECIPE).write_text(recipe_text(self.recipe), encoding="utf-8")
-            (temporary / INPUTS).write_text(json.dumps(_inputs(self.recipe)), encoding="utf-8")
+            begun = json.loads((self.work / RUN).read_text(encoding="utf-8"))
+            (temporary / INPUTS).write_text(json.dumps(begun["inputs"]), encoding="utf-8")
 
         write_folder(output, fill)
         return report

@@ -95,13 +95,6 @@ def weighted_families(names: str = "") -> dict[str, float]:
     return {name: weights.get(name, 1.0) for name in names.split(",")} if names else weights
 
 
-def levels_of(numbers: str) -> dict[int, float]:
-    """Levels by number ("1,2"), all of one weight. Raises ConfigError for another number."""
-    for number in numbers.split(","):
-        require(number in ("1", "2", "3"), "levels", numbers, 'levels as in "2,3"')
-    return {int(number): 1.0 for number in numbers.split(",")}
-
-
 def held_out_items(
     families: Iterable[str], levels: Iterable[int], count: int, seed: int = 0
 ) -> list[Item]:

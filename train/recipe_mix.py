@@ -7,6 +7,14 @@ from falcon_h1r.train.config import known_name, require
 from falcon_h1r.train.tasks import FAMILIES
 
 
+def levels_of(numbers: str) -> dict[int, float]:
+    """Levels by number ("1,2"), all of one weight. Raises ConfigError for another number."""
+    for text in numbers.split(","):
+        if text not in ("1", "2", "3"):
+            raise ConfigError(f"levels has {text!r}; levels are 1, 2 and 3")
+    return {int(text): 1.0 for text in numbers.split(",")}
+
+
 def check_mix(families: Mapping[str, float], levels: Mapping[int, float]) -> None:
     """Raise ConfigError unless `data.families` and `data.levels` are weights of what there is."""
     for family in families:

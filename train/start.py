@@ -69,7 +69,7 @@ def pick_device(wanted: str, processes: int = 1) -> torch.device:
     if name == "cuda" and count < processes:
         raise ConfigError(
             f"device is {wanted!r} and torch sees {count} GPUs for {processes} processes; "
-            "give device=cpu, or as many processes as GPUs"
+            "give device=cpu" + (", or as many parallel.processes as GPUs" if processes > 1 else "")
         )
     return torch.device(name)
 

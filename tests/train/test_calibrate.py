@@ -256,7 +256,9 @@ def test_problems_of_the_evaluation_are_left_out(monkeypatch: pytest.MonkeyPatch
 
         def think(self, problems: list[str], config: object) -> list[SimpleNamespace]:
             asked.extend(problems)
-            return [SimpleNamespace(traces=()) for _ in problems]
+            # A trace that met a NaN at once has no token to measure.
+            failed = SimpleNamespace(stopped_by="error", token_ids=[], answer=None)
+            return [SimpleNamespace(traces=[failed]) for _ in problems]
 
     llm = cast(LLM, Asked())
     assert judged_traces(llm, families=["booleans"], levels=[1], problems=12, traces=1) == []

@@ -13,7 +13,6 @@ from falcon_h1r.train.experiment import (
     Board,
     Trained,
     held_out_items,
-    levels_of,
     mean_tokens,
     measure,
     plain_sampling,
@@ -23,6 +22,7 @@ from falcon_h1r.train.experiment import (
     values,
     weighted_families,
 )
+from falcon_h1r.train.recipe_mix import levels_of
 
 
 def silent(line: str) -> None:

@@ -42,9 +42,10 @@ def run(args: argparse.Namespace) -> int:
     from falcon_h1r.hub import model_folder
     from falcon_h1r.train.calibrate import calibrate
     from falcon_h1r.train.calibration import calibration_section
+    from falcon_h1r.train.recipe_mix import levels_of
     from falcon_h1r.train.tasks import EVALUATED
 
-    levels = tuple(_level(text) for text in args.levels.split(","))
+    levels = tuple(levels_of(args.levels))
     if args.card:
         check_card(args.card, CALIBRATION)
     found = calibrate(
@@ -62,14 +63,6 @@ def run(args: argparse.Namespace) -> int:
         write_section(args.card, CALIBRATION, section)
     sys.stdout.write(f"{section}\n\nthe model is in {args.output}\n")
     return 0
-
-
-def _level(text: str) -> int:
-    from falcon_h1r.errors import ConfigError
-
-    if text not in ("1", "2", "3"):
-        raise ConfigError(f"levels has {text!r}; levels are 1, 2 and 3")
-    return int(text)
 
 
 def _positive(name: str, value: int) -> int:
