@@ -101,7 +101,8 @@ comma := ,
 joined = $(subst $(space),$(comma),$(strip $(1)))
 # Products of one digit are a drill, of which nothing is held out.
 TASKS := $(filter-out reference:products@1,$(foreach level,1 2 3,$(FAMILIES:%=reference:%@$(level))))
-OPTIONS_calibrated = --card $(WHEEL_MODEL)/README.md --families $(call joined,$(FAMILIES))
+OPTIONS_calibrated = --card $(WHEEL_MODEL)/README.md --families $(call joined,$(FAMILIES)) \
+	--levels 3 --problems 32
 OPTIONS_eval := --tasks $(call joined,$(TASKS)) --limit 25 --budget 16 --replay
 
 ifdef SMOKE

@@ -2,7 +2,7 @@
 
     python benches/ablation_rewards.py --model runs/reference/sft/final --output runs/ablation
 
-Short GRPO runs by `reference_grpo` from the same start. The shipped reward, the same not divided by
+Short GRPO runs by `reference_grpo` from the same start. The shipped reward, the same divided by
 each group's standard deviation, correctness alone and length alone run with several seeds, each
 removal with the first one. Accuracy and tokens are of held-out problems, depth and what was cut off
 of the last fifth of the run's own steps. Changes are paired over problems and seeds, with 95 %
@@ -42,10 +42,10 @@ from falcon_h1r.train.recipe_mix import levels_of
 RESULTS = Path(__file__).parent / "results"
 TERMS = ("correctness", "format", "depth", "brevity")
 MAX_TOKENS = 512
-SHIPPED = "as shipped"
+SHIPPED = "the shipped reward"
 CONTRASTS: dict[str, list[str]] = {
     SHIPPED: [],
-    "not divided by the deviation": ["loss.scale_rewards=none"],
+    "divided by the deviation": ["loss.scale_rewards=group"],
     "correctness alone": ["reward.format=0", "reward.depth=0", "reward.brevity=0"],
     "length alone": [*(f"reward.{term}=0" for term in TERMS), "reward.length=1"],
 }
@@ -92,8 +92,8 @@ def ablate(args: argparse.Namespace) -> None:
             overrides = [
                 f"model={args.model}", f"seed={seed}", f"data.levels={args.levels}",
                 f"data.families={json.dumps(args.families)}",
-                "rollout.num_prompts=16", "rollout.max_prompts=32", "evaluate_every=0",
-                f"optimizer.steps={args.steps}", *changes, *args.set,
+                "evaluate_every=0", f"optimizer.steps={args.steps}", *args.set,
+                "loss.scale_rewards=none", *changes,
             ]  # fmt: skip
             trained.append(train_once("grpo", "reference_grpo", folder / "grpo", overrides, told))
             results.append(measure(trained[-1].model, items, folder / "eval", config, told))

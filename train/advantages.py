@@ -3,6 +3,9 @@
 Legend: P prompts, G rollouts a prompt, N response tokens laid end to end, S sequences.
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,6 +28,38 @@ def group_advantages(rewards: Tensor, scale: str = "group") -> Tensor:
     if scale == "group":
         return centred / (rewards.std(1, keepdim=True) + GROUP_EPSILON)
     raise ValueError(f"scale is {scale!r}; it must be 'group' or 'none'")
+
+
+def branch_advantages(advantages: Tensor, responses: Sequence[Sequence[int]]) -> list[Tensor]:
+    """One group's advantages [G], each laid on the tokens that made the difference: [length] a row.
+
+    The responses to one prompt form a tree of tokens. A prefix is worth the mean of the responses
+    that go through it, and a token earns the worth of the prefix with it less that of the one
+    before: zero where all that came so far go on alike, and zero once a response goes on alone, so
+    that what follows a mistake is not blamed for it. Over a response the tokens' advantages sum to
+    its advantage, if those of the group have mean zero. The worth of prefixes is that of TEMPO
+    (arXiv 2509.18314), which adds these differences to GRPO's advantages; here they replace them.
+    """
+    credit = [torch.zeros(len(response)) for response in responses]
+    worth = advantages.tolist()
+    prefixes = [(list(range(len(responses))), 0)]  # responses that are equal so far, and how far
+    while prefixes:
+        members, at = prefixes.pop()
+        following: defaultdict[int, list[int]] = defaultdict(list)
+        for member in members:
+            if at < len(responses[member]):
+                following[responses[member][at]].append(member)
+        before = _mean(worth, members)
+        for same in following.values():
+            for member in same:
+                credit[member][at] = _mean(worth, same) - before
+            if len(same) > 1:
+                prefixes.append((same, at + 1))
+    return credit
+
+
+def _mean(worth: Sequence[float], members: Sequence[int]) -> float:
+    return sum(worth[member] for member in members) / len(members)
 
 
 def gae(

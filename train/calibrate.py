@@ -1,4 +1,4 @@
-"""Chooses what a model's `thinking.json` says: the confidence that tells right from wrong best.
+"""Chooses what a model's `thinking.json` says: the weights whose vote is right most often.
 
 Traces are sampled on held-out problems of a seed of their own; each token's confidence is then
 measured three ways by one packed forward, so that all measures are judged on the same traces. How
@@ -26,6 +26,7 @@ from falcon_h1r.thinking.deepconf import DeepConf
 from falcon_h1r.thinking.prompts import encode_prompt
 from falcon_h1r.train.calibration import (
     KEEPS,
+    START,
     WARMUP,
     Calibration,
     Confidences,
@@ -100,15 +101,12 @@ def judged_traces(
             measured = measure_confidences(llm.model, prompt, outputs) if outputs else []
             classes = AnswerClasses()
             for trace, confidences in zip(traces_run, measured, strict=True):
-                ended = trace.stopped_by == "stop"
-                answer = trace.answer if ended else None
+                answer = trace.answer if trace.stopped_by == "stop" else None
                 judged.append(
                     JudgedTrace(
-                        family=f"{family}@{level}",
                         problem=ordinal,
                         answer_class=None if answer is None else classes.class_of(answer),
                         is_right=answer is not None and equal(answer, problem.answer),
-                        ended=ended,
                         confidences=confidences,
                     )
                 )
@@ -140,7 +138,7 @@ def calibrate(
     if output.exists() and not (output / CALIBRATION).exists():
         raise ConfigError(f"{output} was not written by calibrate; name another --output")
     thinking: dict[str, Any] = {
-        "confidence": "logprob", "window": 16, "warmup": WARMUP, "keep": keep or KEEPS[0],
+        **START, "warmup": WARMUP, "keep": keep or KEEPS[0],
         "max_tokens": max_tokens, "temperature": 0.7, "top_p": 1.0,
     }  # fmt: skip
     made: list[Calibration] = []

@@ -1,6 +1,8 @@
-"""The choice of a confidence by traces judged right or wrong: pure functions of `calibrate`."""
+"""The choice of a vote's weights by traces judged right or wrong: pure functions of `calibrate`.
 
-from collections import defaultdict
+Legend: N traces of a problem, R votes by half of them, P powers, C distinct answers.
+"""
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -14,27 +16,26 @@ from falcon_h1r.thinking.deepconf import DeepConf
 
 MEASURES = ("top_logprobs", "logprob", "entropy")
 WINDOWS = (8, 12, 16, 24, 32)
+POWERS = (1, 2, 4, 8, 16, 32)
 KEEPS = (0.9, 0.8, 0.7, 0.6, 0.5)
 WARMUP = 8
+START = {"confidence": "logprob", "window": 16, "power": 1}
+"""What stays where no vote is right more often."""
 
 Confidences = dict[str, NDArray[np.float64]]
-Auroc = dict[str, dict[str, dict[str, float]]]
-"""Measure -> window -> family and level -> AUROC, and their "mean" where there is any."""
+Votes = dict[str, dict[str, dict[str, float]]]
+"""Measure -> window -> power -> share of the votes that are right."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgedTrace:
     """A full trace, whether its answer is right, and its tokens' confidences by measure."""
 
-    family: str
-    """Family and level: a hard level is no evidence against a trace of an easy one."""
     problem: int
     """Ordinal of its problem; the traces of one stand together, in their order."""
     answer_class: int | None
-    """Of equal answers of its problem; None: it gives none."""
+    """Of equal answers of its problem, from 0 on; None: it gives none."""
     is_right: bool
-    ended: bool
-    """By itself; one that was cut off has no answer, and tells nothing of confidence."""
     confidences: Confidences
 
 
@@ -54,14 +55,15 @@ class Calibration:
 
     thinking: dict[str, Any]
     """What `thinking.json` says."""
-    auroc: Auroc
-    right: int
-    """Traces that ended and were right."""
-    wrong: int
+    votes: Votes
+    majority: float
+    """Share of the same votes that are right when each trace counts one."""
+    problems: int
+    traces: int
     keeps: list[KeepResult]
-    """Online, by the measure and window chosen; empty where `keep` was given."""
-    majority: KeepResult
-    """The plain majority of all traces of each problem: everything is kept."""
+    """Online, by the weights chosen; empty where `keep` was given."""
+    full: KeepResult
+    """The vote by the weights chosen of all traces of each problem: everything is kept."""
 
 
 def lowest_group(confidences: NDArray[np.float64], window: int) -> float:
@@ -72,36 +74,49 @@ def lowest_group(confidences: NDArray[np.float64], window: int) -> float:
     return float((sums[window:] - sums[:-window]).min() / window)
 
 
-def auroc(right: Sequence[float], wrong: Sequence[float]) -> float:
-    """Chance that a right trace scores above a wrong one; ties count half."""
-    if not right or not wrong:
-        raise ValueError("both right and wrong traces are needed")
-    difference = np.array(right)[:, None] - np.array(wrong)[None, :]
-    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+def by_problem(judged: Iterable[JudgedTrace]) -> list[list[JudgedTrace]]:
+    """The traces of each problem."""
+    return [list(group) for _, group in groupby(judged, key=lambda trace: trace.problem)]
 
 
-def score(traces: Iterable[JudgedTrace], measure: str, window: int) -> dict[str, float]:
-    """AUROC of the lowest group by family (those with right and wrong traces), and their mean."""
-    by_family: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-    for trace in traces:
-        if not trace.ended:
-            continue
-        right, wrong = by_family[trace.family]
-        value = lowest_group(trace.confidences[measure], window)
-        (right if trace.is_right else wrong).append(value)
-    scores = {f: auroc(r, w) for f, (r, w) in by_family.items() if r and w}
-    if scores:
-        scores["mean"] = sum(scores.values()) / len(scores)
-    return scores
+def right_by_halves(
+    traces: Sequence[JudgedTrace], measure: str, window: int, powers: Sequence[float]
+) -> NDArray[np.float64]:
+    """Share [P] of a problem's votes that are right, at each power of the lowest group's weight.
+
+    Half of the traces vote, any half in a row, the last and the first being neighbours: as many
+    votes as traces tell settings apart that one vote by all of them does not.
+    """
+    lowest = np.array([lowest_group(trace.confidences[measure], window) for trace in traces])
+    exponents = np.log(np.maximum(lowest, 1e-300)) if measure == "top_logprobs" else lowest
+    count = len(traces)
+    weights = np.exp(np.maximum(np.outer(powers, exponents - exponents.max()), -600.0))  # [P, N]
+    classes = np.array([-1 if t.answer_class is None else t.answer_class for t in traces])
+    answers = np.arange(classes.max(initial=0) + 1)
+    gives = (classes[:, None] == answers).astype(np.float64)  # [N, C]
+    ahead = (np.arange(count)[None, :] - np.arange(count)[:, None]) % count
+    half = (ahead < max(1, count // 2)).astype(np.float64)  # [R, N], R = N
+    votes = np.einsum("rn,pn,nc->prc", half, weights, gives)
+    is_right = np.isin(answers, classes[[trace.is_right for trace in traces]])  # [C]
+    decided = is_right[votes.argmax(-1)] & (votes.max(-1) > 0)  # [P, R]
+    shares: NDArray[np.float64] = decided.mean(-1)
+    return shares
 
 
-def voted(judged: Sequence[JudgedTrace], config: DeepConf) -> KeepResult:
+def score(
+    problems: Sequence[Sequence[JudgedTrace]], measure: str, window: int, powers: Sequence[float]
+) -> list[float]:
+    """Mean of `right_by_halves` over the problems, a share a power."""
+    sums = sum(right_by_halves(traces, measure, window, powers) for traces in problems)
+    return [float(each) for each in np.asarray(sums) / max(1, len(problems))]
+
+
+def voted(problems: Iterable[Sequence[JudgedTrace]], config: DeepConf) -> KeepResult:
     """What votes by `config`, resolved, make of the full traces of each problem."""
     assert config.keep is not None
     assert config.confidence is not None
     right = tokens = 0
-    for _, group in groupby(judged, key=lambda trace: trace.problem):
-        traces = list(group)
+    for traces in problems:
         warmup = max(1, min(WARMUP, len(traces) // 2))
         policy = replace(config, budget=len(traces), warmup=warmup).policy()
         classes = [trace.answer_class for trace in traces]
@@ -114,50 +129,58 @@ def voted(judged: Sequence[JudgedTrace], config: DeepConf) -> KeepResult:
 def choose(
     judged: Sequence[JudgedTrace], thinking: dict[str, Any], *, search_keep: bool
 ) -> Calibration:
-    """Put the measure and window of the highest mean AUROC into `thinking`, and then `keep`.
+    """Put the measure, window and power of the vote that is right most often into `thinking`.
 
-    Where no family has both right and wrong traces nothing can be told apart: both stay as they
-    are. Of the values of `keep`, the one that spends fewest tokens with no fewer problems right
-    than the majority of all traces; where each costs an answer, the one that costs fewest.
+    `START` stays where nothing is right more often. Then `keep`: the value that spends fewest
+    tokens with no fewer problems right than the same vote in full; where each costs an answer, the
+    one that costs fewest.
     """
-    table = {m: {str(w): score(judged, m, w) for w in WINDOWS} for m in MEASURES}
-    told = [(table[m][str(w)]["mean"], m, w) for m in MEASURES for w in WINDOWS
-            if "mean" in table[m][str(w)]]  # fmt: skip
-    if told:
-        _, measure, window = max(told, key=lambda each: each[0])
-        thinking = thinking | {"confidence": measure, "window": window}
-    policy = DeepConf(confidence=thinking["confidence"], window=thinking["window"], keep=1.0)
-    majority = voted(judged, replace(policy, mode="offline", vote="majority", consensus=None))
+    problems = by_problem(judged)
+    table = {
+        m: {str(w): dict(zip(map(str, POWERS), score(problems, m, w, POWERS), strict=True))
+            for w in WINDOWS}
+        for m in MEASURES
+    }  # fmt: skip
+
+    def share(setting: dict[str, Any]) -> float:
+        return table[setting["confidence"]][str(setting["window"])][str(setting["power"])]
+
+    settings = [{"confidence": m, "window": w, "power": p}
+                for m in MEASURES for w in WINDOWS for p in POWERS]  # fmt: skip
+    thinking = thinking | max([START, *settings], key=share)
+    weights = DeepConf(
+        confidence=thinking["confidence"], window=thinking["window"], power=thinking["power"]
+    )
+    full = voted(problems, replace(weights, mode="offline", keep=1.0, consensus=None))
     keeps: list[KeepResult] = []
     if search_keep:
-        keeps = [voted(judged, replace(policy, keep=keep)) for keep in KEEPS]
-        best = min(keeps, key=lambda each: (max(0, majority.right - each.right), each.tokens))
+        keeps = [voted(problems, replace(weights, keep=keep)) for keep in KEEPS]
+        best = min(keeps, key=lambda each: (max(0, full.right - each.right), each.tokens))
         thinking = thinking | {"keep": best.keep}
-    right = sum(trace.is_right for trace in judged)
-    wrong = sum(trace.ended for trace in judged) - right
     return Calibration(
-        thinking=thinking, auroc=table, right=right, wrong=wrong, keeps=keeps, majority=majority
-    )
+        thinking=thinking, votes=table, majority=score(problems, "logprob", 16, [0])[0],
+        problems=len(problems), traces=len(judged), keeps=keeps, full=full,
+    )  # fmt: skip
 
 
 def calibration_section(found: Calibration) -> str:
     """What a card says of the choice, in Markdown without a heading."""
     thinking = found.thinking
-    groups = max(
-        (len(row) - 1 for rows in found.auroc.values() for row in rows.values()), default=0
-    )
+    chosen = found.votes[thinking["confidence"]][str(thinking["window"])][str(thinking["power"])]
     lines = [
-        f"`thinking.json` says {thinking['confidence']}, window {thinking['window']}: the highest "
-        f"AUROC of telling {found.right} right from {found.wrong} wrong traces by their lowest "
-        f"group, mean over the {max(0, groups)} families and levels that have both, on held-out "
-        "problems that no other table uses (`falcon-h1r calibrate`).",
+        f"`thinking.json` says {thinking['confidence']}, window {thinking['window']}, power "
+        f"{thinking['power']}: of these the vote by the lowest group that is right most often, in "
+        f"{100 * chosen:.1f} %, where the plain majority is right in {100 * found.majority:.1f} %. "
+        f"By {found.problems} held-out problems that no other table uses and {found.traces} "
+        "traces; half of a problem's vote, any half in a row (`falcon-h1r calibrate`). The best "
+        "power stands in brackets.",
         "",
-        "| measure | " + " | ".join(f"window {w}" for w in WINDOWS) + " |",
+        "| measure, right in % | " + " | ".join(f"window {w}" for w in WINDOWS) + " |",
         "| --- |" + " ---: |" * len(WINDOWS),
     ]
-    for measure, rows in found.auroc.items():
-        means = [rows[str(w)].get("mean") for w in WINDOWS]
-        cells = ["-" if mean is None else f"{mean:.3f}" for mean in means]
+    for measure, rows in found.votes.items():
+        best = [max(rows[str(w)].items(), key=lambda each: each[1]) for w in WINDOWS]
+        cells = [f"{100 * share:.1f} ({power})" for power, share in best]
         lines.append(f"| {measure} | " + " | ".join(cells) + " |")
     if found.keeps:
         lines += ["", *_keep_lines(found)]
@@ -165,16 +188,16 @@ def calibration_section(found: Calibration) -> str:
 
 
 def _keep_lines(found: Calibration) -> list[str]:
-    majority = found.majority
+    full = found.full
     lines = [
         f"`keep` {found.thinking['keep']}: of these the one that spends fewest tokens with no "
-        f"fewer problems right than the majority of all their traces ({majority.right} right, "
-        f"{majority.tokens:,} tokens); the votes of the same traces, replayed.",
+        f"fewer problems right than the same vote in full ({full.right} right, {full.tokens:,} "
+        "tokens), or that costs fewest answers; the votes of the same traces, replayed.",
         "",
         "| keep | right | tokens saved, % |",
         "| ---: | ---: | ---: |",
     ]
     for each in found.keeps:
-        saved = 100 * (1 - each.tokens / max(1, majority.tokens))
+        saved = 100 * (1 - each.tokens / max(1, full.tokens))
         lines.append(f"| {each.keep} | {each.right} | {saved:.0f} |")
     return lines

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from falcon_h1r.model.cache import on_device
 from falcon_h1r.train import losses
-from falcon_h1r.train.advantages import group_advantages
+from falcon_h1r.train.advantages import branch_advantages, group_advantages
 from falcon_h1r.train.loop import Report
 from falcon_h1r.train.recipe_rl import GrpoRecipe
 from falcon_h1r.train.responses import Packed, by_sequence, response_hidden
@@ -85,7 +85,7 @@ class GrpoRun(RlRun):
         sequences = [(g.prompt_ids, r.token_ids) for g in groups for r in g.rollouts]
         old = [torch.tensor(r.old_logprobs) for g in groups for r in g.rollouts]
         rewards = torch.tensor([g.rewards(recipe.reward) for g in groups])  # [P, G]
-        advantages = group_advantages(rewards, recipe.loss.scale_rewards).flatten()  # [S]
+        advantages = self.advantages(groups, rewards)
         is_right = torch.tensor([r.is_right for g in groups for r in g.rollouts])
         lengths = torch.tensor([len(response) for _, response in sequences])
         once = recipe.epochs * recipe.minibatches == 1
@@ -106,7 +106,7 @@ class GrpoRun(RlRun):
                 tokens = Tokens(
                     start_logprobs=torch.cat([start[i] for i in part]),
                     old_logprobs=torch.cat([old[i] for i in part]),
-                    advantages=packed.per_token(advantages[part]),
+                    advantages=torch.cat([advantages[i] for i in part]),
                     is_right=packed.per_token(is_right[part]),
                     weights=torch.cat([weights[i] for i in run]),
                 )
@@ -119,6 +119,18 @@ class GrpoRun(RlRun):
         is_fresh = torch.tensor([g.version == self.step for g in groups for _ in g.rollouts])
         fresh = torch.repeat_interleave(is_fresh, lengths)  # [N]
         return line | mismatch(torch.cat(start)[fresh], torch.cat(old)[fresh])
+
+    def advantages(self, groups: Sequence[Group], rewards: Tensor) -> list[Tensor]:
+        """One [length] a sequence, of groups with rewards [P, G], as `loss.credit` says."""
+        scaled = group_advantages(rewards, self.recipe.loss.scale_rewards)  # [P, G]
+        made: list[Tensor] = []
+        for group, row in zip(groups, scaled, strict=True):
+            responses = [rollout.token_ids for rollout in group.rollouts]
+            if self.recipe.loss.credit == "branch":
+                made += branch_advantages(row, responses)
+            else:
+                made += [row[i].expand(len(each)) for i, each in enumerate(responses)]
+        return made
 
     def loss(
         self, packed: Packed, hidden: Tensor, logprobs: Tensor, tokens: Tokens, tally: Tally

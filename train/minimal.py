@@ -30,7 +30,7 @@ class Response:
     old_logprobs: list[float]
     ended: bool
     reward: float = 0.0
-    advantage: float = 0.0
+    advantages: Tensor | float = 0.0
 
 
 def sample(
@@ -88,13 +88,22 @@ def give_rewards(
         response.reward = terms.total(recipe.reward)
 
 
-def give_advantages(group: list[Response]) -> bool:
-    """(R - mean) / (std + 1e-4) inside the group; False when all rewards are the same."""
+def give_advantages(group: list[Response], recipe: GrpoRecipe) -> bool:
+    """(R - mean) / (std + 1e-4) inside the group, for the whole response or the tokens [L] at which
+    it parts from others; False when all rewards are the same.
+    """
     values = torch.tensor([r.reward for r in group])
-    for response, advantage in zip(
-        group, (values - values.mean()) / (values.std() + 1e-4), strict=True
-    ):
-        response.advantage = float(advantage)
+    scaled = (values - values.mean()) / (values.std() + 1e-4)
+
+    def worth(prefix: list[int]) -> Tensor:  # what begins alike is worth its mean
+        return scaled[[r.token_ids[: len(prefix)] == prefix for r in group]].mean()
+
+    for response, advantage in zip(group, scaled.tolist(), strict=True):
+        response.advantages = advantage
+        if recipe.loss.credit == "branch":
+            ids = response.token_ids
+            values_along = torch.stack([worth(ids[:t]) for t in range(len(ids) + 1)])
+            response.advantages = values_along.diff()
     return float(values.max() - values.min()) > 1e-6
 
 
@@ -112,7 +121,7 @@ def sequence_loss(logprobs: Tensor, response: Response, recipe: GrpoRecipe) -> T
     start, old = logprobs.detach(), torch.tensor(response.old_logprobs)
     ratio = torch.exp(logprobs - start)
     clipped = ratio.clamp(1 - recipe.loss.clip_low, 1 + recipe.loss.clip_high)
-    surrogate = torch.minimum(ratio * response.advantage, clipped * response.advantage)
+    surrogate = torch.minimum(ratio * response.advantages, clipped * response.advantages)
     correction = torch.exp(start - old).clamp(max=recipe.loss.tis_cap)
     return -(surrogate * correction).mean()
 
@@ -153,7 +162,7 @@ def train(
             give_rewards(group, problem, tokenizer, recipe, verdicts)
             responses += group
             # 2. Advantages inside the group; a group without one is left out.
-            if give_advantages(group):
+            if give_advantages(group, recipe):
                 groups.append(group)
         # 3. One clipped update.
         chosen = [response for group in groups for response in group]

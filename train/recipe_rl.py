@@ -74,6 +74,9 @@ class GrpoLossRecipe:
     aggregation: Literal["sequence", "token", "constant"] = "sequence"
     scale_rewards: Literal["group", "none"] = "group"
     """"group" divides by the group's standard deviation; "none" does not (Dr. GRPO)."""
+    credit: Literal["sequence", "branch"] = "sequence"
+    """"sequence": every token has its response's advantage; "branch": those tokens share it at
+    which responses of the group part (`advantages.branch_advantages`)."""
 
     def __post_init__(self) -> None:
         _check_coefficients(self, ("kl_coef", "entropy_coef", "positive_ce_coef"))

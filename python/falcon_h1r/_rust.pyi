@@ -86,7 +86,8 @@ class DeepConfPolicy:
     Online: traces 0..warmup-1 run in full; the percentile 100 * (1 - keep) of their lowest groups
     becomes the threshold; a later trace stops as soon as the mean of a full window of `window`
     tokens falls below it (unless it ends by itself on that token). Offline: all run in full.
-    `vote` names the measure that weighs a vote; `exp_weights` weighs by its exponential.
+    `vote` names the measure that weighs a vote; `exp_weights` weighs by its exponential, and either
+    is raised to `power`.
     `consensus` ends the traces after the smallest index (of the last warm-up trace or above) at
     which, with at least 4 voters, the leading answer has that share of the weight. `total_tokens`
     counts in trace order: traces before which that much is spent end with "length", and never vote.
@@ -103,6 +104,7 @@ class DeepConfPolicy:
         vote: str,
         consensus: float | None = None,
         exp_weights: bool = False,
+        power: float = 1.0,
         total_tokens: int | None = None,
     ) -> Self: ...
     @property
@@ -119,6 +121,8 @@ class DeepConfPolicy:
     def consensus(self) -> float | None: ...
     @property
     def exp_weights(self) -> bool: ...
+    @property
+    def power(self) -> float: ...
     @property
     def total_tokens(self) -> int | None: ...
     def __eq__(self, other: object, /) -> bool: ...
@@ -332,11 +336,11 @@ class ConfidenceTracker:
         """Mean of the lowest max(1, floor(q n)) of the n full-window means."""
     def groups(self) -> NDArray[np.float64]:
         """Means of all full windows, in order; empty while shorter than the window."""
-    def weight(self, vote: str, exp_weights: bool = False) -> float | None:
+    def weight(self, vote: str, exp_weights: bool = False, power: float = 1.0) -> float | None:
         """The weight a trace with these confidences has in a vote of that name.
 
         "majority" 1, "mean" the mean, "tail" tail(window), "bottom_groups" bottom_groups(0.1),
-        "lowest_group"; the exponential of it with `exp_weights`.
+        "lowest_group"; the exponential of it with `exp_weights`; raised to `power`.
         """
 
 def confidence_threshold(lowest_groups: NDArray[np.float64], keep: float) -> float | None:

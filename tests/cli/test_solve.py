@@ -44,7 +44,8 @@ def test_options_reach_the_policy(scripted: Any, status_of: Any, tmp_path: Path)
     argv = ["solve", "C", "--offline", "--budget", "20", "--warmup", "3", "--keep", "0.5"]
     argv += ["--window", "4", "--vote", "tail", "--consensus", "none", "--temperature", "0.9"]
     argv += ["--top-p", "0.8", "--max-tokens", "90", "--confidence", "logprob"]
-    argv += ["--top-logprobs", "5", "--total-tokens", "99999", "--record", str(record)]
+    argv += ["--top-logprobs", "5", "--total-tokens", "99999", "--power", "2.5"]
+    argv += ["--record", str(record)]
     assert status_of(argv) == 0
     expected = DeepConf(
         mode="offline",
@@ -57,6 +58,7 @@ def test_options_reach_the_policy(scripted: Any, status_of: Any, tmp_path: Path)
         confidence="logprob",
         top_logprobs=5,
         total_tokens=99999,
+        power=2.5,
     )
     deepconf, params = scripted.calls[0]
     assert deepconf == expected

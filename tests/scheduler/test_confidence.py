@@ -120,6 +120,7 @@ def test_weights() -> None:
     assert tracker.weight("bottom_groups") == pytest.approx(np.sort(groups)[:3].mean())
     mean = tracker.mean
     assert mean is not None
+    assert tracker.weight("mean", power=3.0) == pytest.approx(mean**3, rel=1e-13)
     assert tracker.weight("mean", exp_weights=True) == pytest.approx(math.exp(mean), rel=1e-15)
 
 

@@ -116,6 +116,9 @@ def test_replay_refuses() -> None:
     [
         ("mode", "offlin"),
         ("warmup", 0),
+        ("power", -0.5),
+        ("power", math.inf),
+        ("power", math.nan),
         ("keep", 0.0),
         ("keep", 1.01),
         ("keep", math.nan),

@@ -39,6 +39,10 @@ REFUSED: list[dict[str, Any]] = [
     {"top_logprobs": 10**6},
     {"vote": "best"},
     {"vote": None},
+    {"power": -1},
+    {"power": 1001},
+    {"power": math.nan},
+    {"power": "2"},
     {"consensus": 0.0},
     {"consensus": 1.5},
     {"consensus": math.nan},
@@ -74,20 +78,21 @@ def test_the_default_warmup_adapts(budget: int, model: int | None, warmup: int) 
 
 def test_what_is_given_wins_over_the_model_and_the_model_over_the_defaults() -> None:
     def of(config: DeepConf) -> tuple[Any, ...]:
-        return config.confidence, config.window, config.warmup, config.keep
+        return config.confidence, config.window, config.warmup, config.keep, config.power
 
-    model = ThinkingDefaults(confidence="logprob", window=16, warmup=8, keep=0.5)
-    assert of(DeepConf().resolved(ThinkingDefaults())) == ("top_logprobs", 2048, 16, 0.9)
-    assert of(DeepConf().resolved(model)) == ("logprob", 16, 8, 0.5)
-    given = DeepConf(confidence="entropy", window=5, warmup=20, keep=0.7).resolved(model)
-    assert of(given) == ("entropy", 5, 20, 0.7)
+    model = ThinkingDefaults(confidence="logprob", window=16, warmup=8, keep=0.5, power=4)
+    assert of(DeepConf().resolved(ThinkingDefaults())) == ("top_logprobs", 2048, 16, 0.9, 1)
+    assert of(DeepConf().resolved(model)) == ("logprob", 16, 8, 0.5, 4)
+    given = DeepConf(confidence="entropy", window=5, warmup=20, keep=0.7, power=0)
+    given = given.resolved(model)
+    assert of(given) == ("entropy", 5, 20, 0.7, 0)
     assert given.resolved(ThinkingDefaults()) == given
 
 
 def test_the_policy_says_the_same() -> None:
-    config = DeepConf(keep=0.5, vote="tail", consensus=None, total_tokens=99)
+    config = DeepConf(keep=0.5, vote="tail", consensus=None, total_tokens=99, power=3.0)
     policy = config.resolved(ThinkingDefaults(confidence="logprob", window=7)).policy()
-    for name in ("mode", "keep", "vote", "consensus", "total_tokens"):
+    for name in ("mode", "keep", "vote", "consensus", "total_tokens", "power"):
         assert getattr(policy, name) == getattr(config, name)
     assert (policy.window, policy.warmup, policy.exp_weights) == (7, 16, True)
     assert (
@@ -132,6 +137,7 @@ def test_thinking_json(tmp_path: Path) -> None:
         '{"confidence": "x"}',
         '{"warmup": 0}',
         '{"keep": 0}',
+        '{"power": -1}',
         '{"keep": "0.5"}',
         '{"temperature": -1}',
         '{"top_p": 0}',

@@ -43,7 +43,9 @@ def full_traces(script: Script) -> list[tuple[str | None, list[float]]]:
 @pytest.mark.parametrize("keep", [0.9, 0.5, 0.1])
 def test_online_is_the_paper(vote: Any, seed: int, keep: float) -> None:
     script = random_scripts(seed, BUDGET)
-    deepconf = config(vote=vote, keep=keep, consensus=[None, 0.8, 0.95][seed % 3])
+    deepconf = config(
+        vote=vote, keep=keep, power=1 + seed % 4, consensus=[None, 0.8, 0.95][seed % 3]
+    )
     result = run(script, deepconf)
     expected = oracle.online(full_traces(script), deepconf)
     assert result.answer == expected["answer"]
@@ -65,7 +67,7 @@ def test_online_is_the_paper(vote: Any, seed: int, keep: float) -> None:
 @pytest.mark.parametrize("keep", [1.0, 0.5, 0.1])
 def test_offline_is_the_paper(vote: Any, confidence: Any, keep: float) -> None:
     script = random_scripts(7, BUDGET)
-    deepconf = config(mode="offline", vote=vote, confidence=confidence, keep=keep)
+    deepconf = config(mode="offline", vote=vote, confidence=confidence, keep=keep, power=2.5)
     result = run(script, deepconf)
     expected = oracle.offline(full_traces(script), deepconf)
     assert result.answer == expected["answer"]

@@ -33,8 +33,10 @@ def measure(confidences: list[float], window: int, vote: str) -> float:
     return min(means)
 
 
-def weight(value: float, vote: str, exp_weights: bool) -> float:
-    return math.exp(value) if exp_weights and vote != "majority" else value
+def weight(value: float, vote: str, exp_weights: bool, power: float) -> float:
+    if vote == "majority":
+        return 1.0
+    return float((math.exp(value) if exp_weights else value) ** power)
 
 
 def stop_at(confidences: list[float], window: int, threshold: float) -> int | None:
@@ -78,7 +80,7 @@ def online(traces: list[tuple[str | None, list[float]]], config: Any) -> dict[st
             lowest = measure(confidences, config.window, "lowest_group")
             if index >= config.warmup or lowest >= threshold:
                 value = measure(confidences, config.window, config.vote)
-                votes.append((answer, weight(value, config.vote, exp_weights)))
+                votes.append((answer, weight(value, config.vote, exp_weights, config.power)))
         is_warm = index + 1 >= config.warmup
         if config.consensus and is_warm and len(votes) >= MIN_CONSENSUS_VOTERS:
             _, sums = count(votes)
@@ -109,6 +111,8 @@ def offline(traces: list[tuple[str | None, list[float]]], config: Any) -> dict[s
         number = math.ceil(round(config.keep * len(scored), 9))
         kept = sorted(scored, reverse=True)[:number]
     in_order = sorted(kept, key=lambda row: -row[1])
-    answer, sums = count([(a, weight(v, config.vote, exp_weights)) for v, _, a in in_order])
+    answer, sums = count(
+        [(a, weight(v, config.vote, exp_weights, config.power)) for v, _, a in in_order]
+    )
     majority = count([(a, 1.0) for _, _, a in scored])[0]
     return {"answer": answer, "votes": sums, "majority": majority}

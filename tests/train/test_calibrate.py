@@ -1,4 +1,4 @@
-"""The choice of confidence: AUROC and windows against slow definitions, then the whole choice."""
+"""The choice of a vote's weights: each part against a slow definition, then the whole choice."""
 
 import dataclasses
 import json
@@ -18,24 +18,21 @@ from falcon_h1r.train import calibrate as room
 from falcon_h1r.train.calibrate import judged_traces, measure_confidences
 from falcon_h1r.train.calibration import (
     KEEPS,
+    MEASURES,
+    POWERS,
+    START,
     WINDOWS,
     JudgedTrace,
-    auroc,
+    by_problem,
     calibration_section,
     choose,
     lowest_group,
+    right_by_halves,
     score,
     voted,
 )
 from falcon_h1r.train.checkpoint import verify_folder
 from falcon_h1r.train.tasks import held_out_problems
-
-
-def test_auroc_counts_pairs_and_halves_ties() -> None:
-    assert auroc([3.0, 2.0], [1.0, 2.0]) == (1 + 1 + 1 + 0.5) / 4
-    assert auroc([1.0], [2.0]) == 0.0
-    with pytest.raises(ValueError, match="both right and wrong"):
-        auroc([], [1.0])
 
 
 @pytest.mark.parametrize("window", [1, 4, 9])
@@ -85,32 +82,51 @@ def traces(rng: np.random.Generator, count: int) -> list[JudgedTrace]:
             "entropy": rng.normal(size=60),
             "top_logprobs": rng.normal(size=60),
         }
-        made.append(judged("sums", i // 10, is_right, confidences))
+        made.append(judged(i // 10, is_right, confidences))
     return made
 
 
 def judged(
-    family: str, problem: int, is_right: bool, confidences: dict[str, Any], answer: int = 1
+    problem: int, is_right: bool, confidences: dict[str, Any], answer: int = 1
 ) -> JudgedTrace:
     return JudgedTrace(
-        family=family,
         problem=problem,
         answer_class=0 if is_right else answer,
         is_right=is_right,
-        ended=True,
         confidences=confidences,
     )
 
 
-def test_a_telling_measure_scores_high_and_noise_near_a_half() -> None:
-    made = traces(np.random.default_rng(0), 80)
-    assert score(made, "logprob", 8)["mean"] > 0.99
-    assert 0.3 < score(made, "entropy", 8)["mean"] < 0.7
+def test_a_telling_measure_wins_votes_and_noise_does_not() -> None:
+    """Half of the traces are right: only weights can decide."""
+    problems = by_problem(traces(np.random.default_rng(0), 80))
+    assert score(problems, "logprob", 8, [32]) == [1.0]
+    assert score(problems, "entropy", 8, [1])[0] < 0.8
 
 
-def test_a_family_without_wrong_traces_does_not_count() -> None:
-    made = [t for t in traces(np.random.default_rng(0), 20) if t.is_right]
-    assert score(made, "logprob", 8) == {}
+@pytest.mark.parametrize("count", [1, 2, 7, 12])
+def test_votes_by_halves_are_those_of_the_scheduler(count: int) -> None:
+    """Every half as a vote of its own, by the policy that the engine runs."""
+    rng = np.random.default_rng(count)
+    for _ in range(4):
+        made = []
+        for _ in range(count):
+            answer = int(rng.integers(0, 4))
+            values = {m: rng.random(int(rng.integers(3, 30))) for m in MEASURES}
+            values["logprob"] *= -1
+            values["entropy"] *= -1
+            made.append(judged(0, answer == 0, values, answer))
+        made[0] = dataclasses.replace(made[0], answer_class=None, is_right=False)
+        half = max(1, count // 2)
+        for measure in MEASURES:
+            shares = right_by_halves(made, measure, 5, [1, 7, 16])
+            for power, share in zip((1, 7, 16), shares, strict=True):
+                config = DeepConf(
+                    mode="offline", keep=1.0, window=5, confidence=measure, power=power,
+                    consensus=None, budget=half, warmup=1,
+                )  # fmt: skip
+                halves = [[made[(at + i) % count] for i in range(half)] for at in range(count)]
+                assert share == sum(voted([each], config).right for each in halves) / count
 
 
 def test_votes_are_those_of_the_replayed_record(tmp_path: Path) -> None:
@@ -124,7 +140,7 @@ def test_votes_are_those_of_the_replayed_record(tmp_path: Path) -> None:
         for index in range(12):
             logprob = rng.normal(-0.3, 0.2, int(rng.integers(5, 40)))
             answer = int(rng.integers(0, 3))
-            made.append(judged("sums", problem, answer == 0, {"logprob": logprob}, answer))
+            made.append(judged(problem, answer == 0, {"logprob": logprob}, answer))
             lines.append({"type": "trace", "prompt_index": problem, "index": index, "text": "",
                           "token_ids": [1] * len(logprob), "answer": str(answer),
                           "confidences": logprob.tolist(), "stopped_by": "stop"})  # fmt: skip
@@ -135,18 +151,20 @@ def test_votes_are_those_of_the_replayed_record(tmp_path: Path) -> None:
             budget=12, warmup=6, confidence="logprob", window=4, keep=keep, consensus=0.9
         )
         results = [replay_record(prompt, policy) for prompt in read_record(path)]
-        found = voted(made, policy)
+        found = voted(by_problem(made), policy)
         assert found.right == sum(result.answer == "0" for result in results)
         assert found.tokens == sum(result.num_tokens for result in results)
     policy = DeepConf(confidence="logprob", window=4, keep=1.0)
     offline = dataclasses.replace(policy, mode="offline", vote="majority", consensus=None)
-    assert voted(made, offline).tokens == sum(len(t.confidences["logprob"]) for t in made)
+    assert voted(by_problem(made), offline).tokens == sum(
+        len(t.confidences["logprob"]) for t in made
+    )
     offline_results = [
         replay_record(prompt, dataclasses.replace(offline, budget=12, warmup=6))
         for prompt in read_record(path)
     ]
     majority = sum(result.majority_answer == "0" for result in offline_results)
-    assert voted(made, offline).right == majority
+    assert voted(by_problem(made), offline).right == majority
 
 
 def test_keep_is_the_thriftiest_that_costs_no_answer() -> None:
@@ -161,20 +179,20 @@ def test_keep_is_the_thriftiest_that_costs_no_answer() -> None:
             is_right = is_weak != weak_is_wrong
             confidences = {"logprob": logprob}
             confidences |= {name: rng.random(40) for name in ("entropy", "top_logprobs")}
-            made.append(judged("sums", i // 16, is_right, confidences, 1 + i % 7))
-        found = choose(made, {"confidence": "logprob", "window": 8, "keep": 0.9}, search_keep=True)
+            made.append(judged(i // 16, is_right, confidences, 1 + i % 7))
+        found = choose(made, {"keep": 0.9}, search_keep=True)
         assert found.thinking["keep"] in KEEPS
         chosen = next(each for each in found.keeps if each.keep == found.thinking["keep"])
-        lost = [max(0, found.majority.right - each.right) for each in found.keeps]
-        assert max(0, found.majority.right - chosen.right) == min(lost)
+        lost = [max(0, found.full.right - each.right) for each in found.keeps]
+        assert max(0, found.full.right - chosen.right) == min(lost)
         assert chosen.tokens == min(
             each.tokens for each, n in zip(found.keeps, lost, strict=True) if n == min(lost)
         )
         if weak_is_wrong:
             assert lost == [0] * len(KEEPS)
-            assert chosen.tokens < 0.8 * found.majority.tokens
+            assert chosen.tokens < 0.8 * found.full.tokens
         assert f"`keep` {chosen.keep}" in calibration_section(found)
-    found = choose(made, {"confidence": "logprob", "window": 8, "keep": 0.4}, search_keep=False)
+    found = choose(made, {"keep": 0.4}, search_keep=False)
     assert (found.thinking["keep"], found.keeps) == (0.4, [])
     assert "`keep`" not in calibration_section(found)
 
@@ -216,16 +234,17 @@ def test_the_best_measure_is_written(
     assert written == found.thinking
     assert written["confidence"] == "logprob"
     assert written["window"] in WINDOWS
-    assert (found.right, found.wrong) == (30, 30)
+    assert written["power"] in POWERS
+    assert (found.problems, found.traces) == (6, 60)
     assert verify_folder(tmp_path / "out") is None
     assert {"config.json", "model.safetensors", "calibration.json"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
     assert (source / "thinking.json").read_text() == "{}"
     section = calibration_section(found)
-    assert f"logprob, window {written['window']}" in section
-    assert "30 right from 30 wrong" in section and "the 1 families and levels" in section
-    assert "| logprob | 1.000 |" in section or "| logprob | 0.99" in section
+    assert f"logprob, window {written['window']}, power {written['power']}:" in section
+    assert "most often, in 100.0 %" in section and "6 held-out problems" in section
+    assert "| logprob | 100.0 (" in section
 
 
 def test_without_wrong_traces_the_start_stays(
@@ -233,8 +252,8 @@ def test_without_wrong_traces_the_start_stays(
 ) -> None:
     judged_as([t for t in traces(np.random.default_rng(1), 20) if t.is_right], monkeypatch)
     found = room.calibrate(source, tmp_path / "out", keep=0.5)
-    assert (found.thinking["confidence"], found.thinking["window"]) == ("logprob", 16)
-    assert "| entropy | - | - |" in calibration_section(found)
+    assert found.thinking.items() >= START.items()
+    assert "| entropy | 100.0 (1) |" in calibration_section(found)
 
 
 def test_refusals_come_before_anything_is_made(source: Path, tmp_path: Path) -> None:
@@ -271,7 +290,6 @@ def test_traces_are_sampled_and_judged_by_family_and_level() -> None:
         found = judged_traces(
             llm, families=["sums", "products"], levels=[1, 2], problems=2, traces=2
         )
-    assert {trace.family for trace in found} == {"sums@1", "sums@2", "products@2"}
     assert len(found) > 8
     assert [trace.problem for trace in found] == sorted(trace.problem for trace in found)
     lengths = [{len(values) for values in trace.confidences.values()} for trace in found]

@@ -1,6 +1,7 @@
 """Losses and advantages against plain loops and finite facts."""
 
 import math
+import random
 
 import pytest
 import torch
@@ -95,6 +96,38 @@ def test_group_advantages() -> None:
     assert advantages.group_advantages(rewards, "none")[0].tolist() == [0.5, -0.5, -0.5, 0.5]
     with pytest.raises(ValueError, match="scale"):
         advantages.group_advantages(rewards, "batch")
+
+
+def branch_by_prefix(worth: list[float], responses: list[list[int]]) -> list[list[float]]:
+    """The definition: mean worth of those that begin alike, with the token less without it."""
+
+    def mean(prefix: list[int]) -> float:
+        through = [w for w, r in zip(worth, responses, strict=True) if r[: len(prefix)] == prefix]
+        return sum(through) / len(through)
+
+    return [[mean(r[: t + 1]) - mean(r[:t]) for t in range(len(r))] for r in responses]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_branch_advantages(seed: int) -> None:
+    rng = random.Random(seed)
+    responses = [[rng.randrange(2) for _ in range(rng.randint(1, 12))] for _ in range(8)]
+    responses[3] = list(responses[2])
+    worth = torch.tensor([rng.random() for _ in range(8)])
+    got = advantages.branch_advantages(worth, responses)
+    for ours, want in zip(got, branch_by_prefix(worth.tolist(), responses), strict=True):
+        assert ours.tolist() == pytest.approx(want, abs=1e-6)
+
+
+def test_a_mistake_is_blamed_on_the_token_that_made_it() -> None:
+    right, wrong = [5, 6, 7, 8], [5, 9, 7, 8]
+    worth = torch.tensor([0.25, 0.25, 0.25, -0.75])
+    credit = advantages.branch_advantages(worth, [right, right, right, wrong])
+    assert credit[0].tolist() == pytest.approx([0, 0.25, 0, 0])
+    assert credit[3].tolist() == pytest.approx([0, -0.75, 0, 0])
+    distinct = [[1, 2, 3], [4, 5], [6]]  # each alone from its end on: the sum is the advantage
+    credit = advantages.branch_advantages(torch.tensor([0.5, -0.25, -0.25]), distinct)
+    assert [each.sum().item() for each in credit] == pytest.approx([0.5, -0.25, -0.25])
 
 
 def test_whiten() -> None:

@@ -16,11 +16,12 @@ from falcon_h1r.train.recipe_rl import GrpoRecipe
 ONE_ROUND = ["rollout.max_prompts=3", "rollout.max_kept=0", "optimizer.adam_lr=0.003"]
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.8])
+@pytest.mark.parametrize(("temperature", "credit"), [(1.0, "sequence"), (0.8, "branch")])
 def test_the_fast_loop_equals_the_plain_one(
-    temperature: float, rl_recipe: Path, tiny_model: Path, tmp_path: Path
+    temperature: float, credit: str, rl_recipe: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    overrides = [*ONE_ROUND, f"rollout.temperature={temperature}", "optimizer.weight_decay=0.01"]
+    overrides = [*ONE_ROUND, f"rollout.temperature={temperature}", "optimizer.weight_decay=0.01",
+                 f"loss.credit={credit}"]  # fmt: skip
     final = run_grpo(rl_recipe, tmp_path / "run", overrides, report=lambda text: None)
     assert final is not None
     metrics = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

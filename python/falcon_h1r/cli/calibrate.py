@@ -1,8 +1,8 @@
 """Choose what a model's thinking.json says, by traces on held-out problems of the generators.
 
-Each of three measures of confidence and five windows is judged by how well the lowest group tells
-right from wrong traces; then how many weak traces to stop, by replayed votes. DIR gets the model's
-files, thinking.json and calibration.json.
+Three measures of confidence, five windows and six powers of a vote's weight are judged by how often
+the vote is right; then how many weak traces to stop, by replayed votes. DIR gets the model's files,
+thinking.json and calibration.json.
 """
 
 import argparse

@@ -20,8 +20,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 DEEPCONF_OPTIONS = (
-    "budget", "warmup", "keep", "window", "confidence", "top_logprobs", "vote", "consensus",
-    "total_tokens",
+    "budget", "warmup", "keep", "window", "confidence", "top_logprobs", "vote", "power",
+    "consensus", "total_tokens",
 )  # fmt: skip
 """Options that are fields of DeepConf."""
 
@@ -37,6 +37,9 @@ def add_deepconf_options(parser: argparse.ArgumentParser, budget: int) -> "argpa
     think.add_argument("--top-logprobs", type=int, help="width of the measure top_logprobs (20)")
     think.add_argument(
         "--vote", help="lowest_group (default), bottom_groups, tail, mean or majority"
+    )
+    think.add_argument(
+        "--power", type=float, help="what a vote's weight is raised to (1, or the model's)"
     )
     think.add_argument(
         "--consensus", type=number_or_none, default=..., metavar="SHARE", help="0.95; none: never"

@@ -21,10 +21,12 @@ Vote = Literal["majority", "mean", "tail", "bottom_groups", "lowest_group"]
 DEFAULT_WARMUP = 16
 DEFAULT_KEEP = 0.9
 DEFAULT_WINDOW = 2048
+DEFAULT_POWER = 1.0
 DEFAULT_TEMPERATURE = 0.6
 DEFAULT_TOP_P = 0.95
 MAX_WINDOW = 1 << 20
 MAX_TOP_LOGPROBS = 1000
+MAX_POWER = 1000
 MAX_TOTAL_TOKENS = 1 << 40
 
 
@@ -51,6 +53,9 @@ class DeepConf:
     """How many of the highest log-probabilities the paper's measure averages."""
     vote: Vote = "lowest_group"
     """What weighs a trace's vote; "majority": every vote counts one."""
+    power: float | None = None
+    """What the weight of a vote is raised to: above 1 the surer traces count for more, 0 is one
+    vote each. None: the model's, or 1, the paper's."""
     consensus: float | None = 0.95
     """Share of the vote at which the rest is stopped. None: never."""
     total_tokens: int | None = None
@@ -68,6 +73,10 @@ class DeepConf:
         _whole("top_logprobs", self.top_logprobs, MAX_TOP_LOGPROBS)
         if self.window is not None:
             _whole("window", self.window, MAX_WINDOW)
+        if self.power is not None:
+            _number("power", self.power)
+            if not 0 <= self.power <= MAX_POWER:
+                raise RequestError(f"power is {self.power}; it must lie in [0, {MAX_POWER}]")
         if self.consensus is not None:
             _share("consensus", self.consensus)
         if self.total_tokens is not None:
@@ -91,6 +100,7 @@ class DeepConf:
             keep=self.keep or defaults.keep or DEFAULT_KEEP,
             window=self.window or defaults.window or DEFAULT_WINDOW,
             confidence=self.confidence or defaults.confidence or "top_logprobs",
+            power=_first(self.power, defaults.power, DEFAULT_POWER),
         )
 
     def policy(self) -> DeepConfPolicy:
@@ -108,6 +118,7 @@ class DeepConf:
             vote=self.vote,
             consensus=self.consensus,
             exp_weights=self.confidence != "top_logprobs",
+            power=DEFAULT_POWER if self.power is None else self.power,
             total_tokens=self.total_tokens,
         )
 
@@ -120,13 +131,15 @@ class ThinkingDefaults:
     window: int | None = None
     warmup: int | None = None
     keep: float | None = None
+    power: float | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     system_prompt: str | None = None
 
     def __post_init__(self) -> None:
-        DeepConf(confidence=self.confidence, window=self.window, keep=self.keep)
+        DeepConf(confidence=self.confidence, window=self.window, keep=self.keep,
+                 power=self.power)  # fmt: skip
         if self.warmup is not None:
             _whole("warmup", self.warmup, MAX_TRACES)
         if self.system_prompt is not None and not isinstance(self.system_prompt, str):
@@ -186,8 +199,16 @@ def _whole(name: str, value: Any, high: int) -> None:
         raise RequestError(f"{name} is {value}; it must lie in [1, {high}]")
 
 
-def _share(name: str, value: Any) -> None:
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def _number(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise RequestError(f"{name} is {value!r}; it must be a number")
+
+
+def _share(name: str, value: Any) -> None:
+    _number(name, value)
     if not (math.isfinite(value) and 0 < value <= 1):
         raise RequestError(f"{name} is {value}; it must lie in (0, 1]")

@@ -53,7 +53,7 @@ struct DeepConfPolicy(core::DeepConfPolicy);
 #[pymethods]
 impl DeepConfPolicy {
     #[new]
-    #[pyo3(signature = (*, mode, warmup, keep, window, vote, consensus=None, exp_weights=false, total_tokens=None))]
+    #[pyo3(signature = (*, mode, warmup, keep, window, vote, consensus=None, exp_weights=false, power=1.0, total_tokens=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword-only fields of a record")]
     fn new(
         mode: &str,
@@ -63,6 +63,7 @@ impl DeepConfPolicy {
         vote: &str,
         consensus: Option<f64>,
         exp_weights: bool,
+        power: f64,
         total_tokens: Option<u64>,
     ) -> PyResult<Self> {
         let mode = core::Mode::parse(mode).map_err(raise)?;
@@ -75,6 +76,7 @@ impl DeepConfPolicy {
             measure,
             consensus,
             exp_weights,
+            power,
             total_tokens,
         };
         policy.checked().map(Self).map_err(raise)
@@ -113,6 +115,11 @@ impl DeepConfPolicy {
     #[getter]
     fn exp_weights(&self) -> bool {
         self.0.exp_weights
+    }
+
+    #[getter]
+    fn power(&self) -> f64 {
+        self.0.power
     }
 
     #[getter]
@@ -468,12 +475,12 @@ impl ConfidenceTracker {
         self.0.groups().into_pyarray(py)
     }
 
-    #[pyo3(signature = (vote, exp_weights=false))]
-    fn weight(&self, vote: &str, exp_weights: bool) -> PyResult<Option<f64>> {
+    #[pyo3(signature = (vote, exp_weights=false, power=1.0))]
+    fn weight(&self, vote: &str, exp_weights: bool, power: f64) -> PyResult<Option<f64>> {
         let measure = core::Measure::parse(vote).map_err(raise)?;
         Ok(measure
             .of(&self.0)
-            .map(|value| measure.weight(value, exp_weights)))
+            .map(|value| measure.weight(value, exp_weights, power)))
     }
 }
 

@@ -6,6 +6,9 @@ use crate::error::{Result, bad_config};
 /// The share of windows that the "`bottom_groups`" vote looks at (the paper's "bottom 10 %").
 pub const BOTTOM_GROUPS_SHARE: f64 = 0.1;
 
+/// Largest power of a weight.
+pub const MAX_POWER: f64 = 1000.0;
+
 /// When the weak traces are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -97,14 +100,24 @@ impl Measure {
         }
     }
 
-    /// The weight of a vote of which this is the measure.
-    pub fn weight(self, measure: f64, exp_weights: bool) -> f64 {
+    /// The weight of a vote of which this is the measure: the measure or its exponential, raised
+    /// to `power`. Kept within e to the -+[`LONGEST_EXPONENT`], so that sums neither vanish nor
+    /// overflow.
+    pub fn weight(self, measure: f64, exp_weights: bool, power: f64) -> f64 {
         match self {
             Self::Majority => 1.0,
-            _ if exp_weights => measure.exp(),
-            _ => measure,
+            _ if exp_weights => bounded(measure * power).exp(),
+            _ if power == 1.0 => measure,
+            _ => bounded(measure.max(f64::MIN_POSITIVE).ln() * power).exp(),
         }
     }
+}
+
+/// Largest exponent of a weight, either side of 0.
+const LONGEST_EXPONENT: f64 = 600.0;
+
+fn bounded(exponent: f64) -> f64 {
+    exponent.clamp(-LONGEST_EXPONENT, LONGEST_EXPONENT)
 }
 
 /// # Errors
@@ -133,6 +146,8 @@ pub struct DeepConfPolicy {
     pub consensus: Option<f64>,
     /// Weigh by the exponential of the measure (for measures that may be negative).
     pub exp_weights: bool,
+    /// What a weight is raised to; above 1 sure traces count for more, below 1 for less.
+    pub power: f64,
     /// Tokens to spend, in trace order; `None`: no limit. Traces side by side spend more until it
     /// is certain who counts: less than this + min(traces, `max_num_seqs`) x `max_tokens` + traces.
     pub total_tokens: Option<u64>,
@@ -159,6 +174,12 @@ impl DeepConfPolicy {
         {
             return bad_config(format!(
                 "consensus is {share}; give a share in (0, 1] or None"
+            ));
+        }
+        if !(self.power >= 0.0 && self.power <= MAX_POWER) {
+            return bad_config(format!(
+                "power is {}; give 0 (every vote counts one) to {MAX_POWER}",
+                self.power
             ));
         }
         if self.total_tokens == Some(0) {

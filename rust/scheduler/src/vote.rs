@@ -153,7 +153,7 @@ impl DeepConfPolicy {
         }
         ballot
             .measure
-            .map(|measure| self.measure.weight(measure, self.exp_weights))
+            .map(|measure| self.measure.weight(measure, self.exp_weights, self.power))
     }
 
     /// The smallest trace index (of the last warm-up trace or above) at which the votes so far give

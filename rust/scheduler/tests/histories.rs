@@ -56,10 +56,15 @@ fn consensus() -> impl Strategy<Value = Option<f64>> {
 }
 
 fn policy() -> impl Strategy<Value = DeepConfPolicy> {
-    let vote = (0..5_usize, any::<bool>(), consensus());
+    let power = prop_oneof![Just(1.0), 0.0..30.0];
+    let vote = (0..5_usize, any::<bool>(), consensus(), power);
     let shape = (any::<bool>(), 1..8_u32, 0.05..1.0, 1..6_usize);
     (shape, vote, prop::option::of(1..80_u64)).prop_map(
-        |((online, warmup, keep, window), (measure, exp_weights, consensus), total_tokens)| {
+        |(
+            (online, warmup, keep, window),
+            (measure, exp_weights, consensus, power),
+            total_tokens,
+        )| {
             let mode = if online { Mode::Online } else { Mode::Offline };
             let measure = Measure::ALL[measure].1;
             let total_tokens = total_tokens.filter(|total| total % 2 == 0);
@@ -71,6 +76,7 @@ fn policy() -> impl Strategy<Value = DeepConfPolicy> {
                 measure,
                 consensus,
                 exp_weights,
+                power,
                 total_tokens,
             }
         },

@@ -136,9 +136,9 @@ fn weight(policy: &DeepConfPolicy, values: &[f64]) -> f64 {
         }
     };
     if policy.exp_weights {
-        measure.exp()
+        (measure * policy.power).exp()
     } else {
-        measure
+        measure.powf(policy.power)
     }
 }
 
