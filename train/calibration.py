@@ -106,9 +106,11 @@ def right_by_halves(
 def score(
     problems: Sequence[Sequence[JudgedTrace]], measure: str, window: int, powers: Sequence[float]
 ) -> list[float]:
-    """Mean of `right_by_halves` over the problems, a share a power."""
-    sums = sum(right_by_halves(traces, measure, window, powers) for traces in problems)
-    return [float(each) for each in np.asarray(sums) / max(1, len(problems))]
+    """Mean of `right_by_halves` over the problems, a share a power; 0 where there is none."""
+    sums = np.zeros(len(powers))
+    for traces in problems:
+        sums += right_by_halves(traces, measure, window, powers)
+    return [float(each) for each in sums / max(1, len(problems))]
 
 
 def voted(problems: Iterable[Sequence[JudgedTrace]], config: DeepConf) -> KeepResult:

@@ -256,6 +256,13 @@ def test_without_wrong_traces_the_start_stays(
     assert "| entropy | 100.0 (1) |" in calibration_section(found)
 
 
+def test_without_problems_the_start_stays(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_as([], monkeypatch)
+    assert room.calibrate(source, tmp_path / "out", keep=0.5).thinking.items() >= START.items()
+
+
 def test_refusals_come_before_anything_is_made(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean sums"):
         room.calibrate(source, tmp_path / "out", families=["sum"])
