@@ -28,8 +28,9 @@ import torch
 from torch import Tensor
 
 from falcon_h1r import reference_model_path
+from falcon_h1r.errors import ConfigError
 from falcon_h1r.evaluate.tables import Table, markdown, number
-from falcon_h1r.train.config import load_recipe
+from falcon_h1r.train.config import load_recipe, require
 from falcon_h1r.train.experiment import run_script, save_rows, settings, weighted_families
 from falcon_h1r.train.grpo import GrpoRun
 from falcon_h1r.train.loop import flushed_denormals
@@ -37,6 +38,7 @@ from falcon_h1r.train.recipe_mix import levels_of
 from falcon_h1r.train.recipe_rl import GrpoRecipe
 from falcon_h1r.train.responses import Pairs, response_hidden, token_logprobs
 from falcon_h1r.train.rollouts import Group
+from falcon_h1r.train.supply import Supply, collect
 
 RESULTS = Path(__file__).parent / "results"
 CHAINS = "supervised, the chains"
@@ -77,15 +79,30 @@ class StillRun(GrpoRun):
         return self.gradients.flat.clone()
 
     def batches(self, count: int) -> Iterator[list[Group]]:
-        """Groups in which some rollouts are right and some are not."""
-        wanted, first = self.recipe.rollout.num_prompts, 0
+        """Groups in which some rollouts are right and some are not; no prompt comes twice.
+
+        Raises ConfigError where none of `rollout.max_prompts` is such a prompt.
+        """
+        rollout, first = self.recipe.rollout, 0
         for _ in range(count):
-            kept: list[Group] = []
-            while len(kept) < wanted:
-                groups = self.sample(range(first, first + wanted))
-                first += wanted
-                kept += [g for g in groups if len({r.is_right for r in g.rollouts}) == 2]
-            yield kept[:wanted]
+            supply = Supply(next_ordinal=first)
+            groups, drawn = collect(
+                supply,
+                self.sample,
+                lambda group: len({rollout.is_right for rollout in group.rollouts}) == 2,
+                version=self.step,
+                num_prompts=rollout.num_prompts,
+                max_prompts=rollout.max_prompts,
+                max_kept=0,
+                max_staleness=0,
+            )
+            first = supply.next_ordinal
+            if not groups:
+                raise ConfigError(
+                    f"of {len(drawn)} prompts none has right and wrong rollouts; give other "
+                    "--families, --levels or --model"
+                )
+            yield groups
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -102,6 +119,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def compare(args: argparse.Namespace) -> None:
+    require(args.batches >= 2, "batches", args.batches, "at least 2: they are compared")
     args.families, args.levels = weighted_families(args.families), levels_of(args.levels)
     overrides = [
         f"model={args.model}", f"data.families={json.dumps(args.families)}",

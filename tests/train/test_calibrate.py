@@ -297,6 +297,8 @@ def test_traces_are_sampled_and_judged_by_family_and_level() -> None:
         found = judged_traces(
             llm, families=["sums", "products"], levels=[1, 2], problems=2, traces=2
         )
+    # Two of each family and level; products at level 1 are a drill, of which nothing is held out.
+    assert {trace.problem for trace in found} == set(range(6))
     assert len(found) > 8
     assert [trace.problem for trace in found] == sorted(trace.problem for trace in found)
     lengths = [{len(values) for values in trace.confidences.values()} for trace in found]

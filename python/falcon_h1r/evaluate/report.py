@@ -118,7 +118,8 @@ def facts(result: EvalResult) -> str:
         f"max_tokens {config.get('max_tokens')}, seed {config.get('seed')}",
         f"DeepConf: confidence {deepconf.get('confidence')}, window {deepconf.get('window')}, "
         f"warmup {deepconf.get('warmup')}, keep {deepconf.get('keep')}, vote "
-        f"{deepconf.get('vote')}, consensus {deepconf.get('consensus')}",
+        f"{deepconf.get('vote')}, power {deepconf.get('power')}, consensus "
+        f"{deepconf.get('consensus')}",
         f"{machine.get('processor')}, {machine.get('num_cores')} cores",
         str(header.get("date", "")),
     ]
