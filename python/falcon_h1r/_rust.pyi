@@ -89,8 +89,9 @@ class DeepConfPolicy:
     `vote` names the measure that weighs a vote; `exp_weights` weighs by its exponential, and either
     is raised to `power`.
     `consensus` ends the traces after the smallest index (of the last warm-up trace or above) at
-    which, with at least 4 voters, the leading answer has that share of the weight. `total_tokens`
-    counts in trace order: traces before which that much is spent end with "length", and never vote.
+    which, with at least 4 voters, the leading answer has that share of the weight; where `power` is
+    above 1, none of them may weigh more than all the others together. `total_tokens` counts in
+    trace order: traces before which that much is spent end with "length", and never vote.
     ConfigError names a field out of its range.
     """
 

@@ -83,6 +83,23 @@ def test_replay_consensus_and_budget() -> None:
     assert tally.votes == [(0, 10.0), (1, 5.0)]
 
 
+def test_one_voice_is_no_consensus() -> None:
+    """Raised to 8, one trace of confidence 4 weighs more than eight others; at 1 it does not."""
+    answers = [0, 1, 1, 1, 0, 0, 1, 1]
+    confidences = [np.full(4, level) for level in (4.0, 1.0, 1.0, 1.0, 1.0, 4.0, 1.0, 4.0)]
+    wanted = {"keep": 1.0, "consensus": 0.9}
+    tally, _ = replay(policy(power=8, **wanted), confidences, answers)
+    # Trace 5 is the second sure one: from there on neither outweighs all the others.
+    assert tally.consensus == (5, pytest.approx(1 - 3 / (2 * 4**8 + 4)))
+    assert tally.answer_class == 0
+    alone = [*confidences[:5], *[np.ones(4)] * 3]
+    assert replay(policy(power=8, **wanted), alone, answers)[0].consensus is None
+    # At 1, the paper's, four voters of one answer are enough, however sure one of them is.
+    sure = [np.full(4, level) for level in (99.0, 1.0, 1.0, 1.0)]
+    assert replay(policy(**wanted), sure, [0] * 4)[0].consensus == (3, 1.0)
+    assert replay(policy(power=2, **wanted), sure, [0] * 4)[0].consensus is None
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.3, 0.5, 0.9, 1.0]))
 def test_offline_keeps_the_best(seed: int, keep: float) -> None:
     rng = np.random.default_rng(seed)

@@ -84,6 +84,9 @@ def online(traces: list[tuple[str | None, list[float]]], config: Any) -> dict[st
         is_warm = index + 1 >= config.warmup
         if config.consensus and is_warm and len(votes) >= MIN_CONSENSUS_VOTERS:
             _, sums = count(votes)
+            heaviest = max(value for _, value in votes)
+            if config.power > 1 and heaviest > sum(sums.values()) - heaviest:
+                continue
             if max(sums.values()) / sum(sums.values()) >= config.consensus:
                 consensus = index
                 break

@@ -118,17 +118,24 @@ fn count(votes: impl Iterator<Item = (Option<u64>, Option<f64>)>) -> Outcome {
 struct Poll {
     votes: Vec<(u64, f64)>,
     total: f64,
+    heaviest: f64,
     num_voters: usize,
 }
 
 impl Poll {
     fn add(&mut self, class: u64, weight: f64) {
         self.total += weight;
+        self.heaviest = self.heaviest.max(weight);
         self.num_voters += 1;
         match self.votes.iter_mut().find(|(known, _)| *known == class) {
             Some((_, sum)) => *sum += weight,
             None => self.votes.push((class, weight)),
         }
+    }
+
+    /// One vote weighs more than all the others together.
+    fn is_one_voice(&self) -> bool {
+        self.heaviest > self.total - self.heaviest
     }
 
     /// Index of the highest weight, the first of equals; 0 when empty.
@@ -159,6 +166,9 @@ impl DeepConfPolicy {
     /// The smallest trace index (of the last warm-up trace or above) at which the votes so far give
     /// the leading answer the `consensus` of the weight, and that share. `None` while that is not
     /// so, or while a trace before it is unfinished or unanswered.
+    ///
+    /// A `power` above 1 can make one sure trace the whole weight; what one trace says is no
+    /// consensus, so no vote may then weigh more than all the others together.
     pub fn find_consensus(
         &self,
         threshold: Option<f64>,
@@ -176,7 +186,8 @@ impl DeepConfPolicy {
                 poll.add(ballot.answer_class?, weight);
             }
             let is_warm = index + 1 >= self.warmup as usize;
-            if is_warm && poll.num_voters >= MIN_CONSENSUS_VOTERS {
+            let is_one_voice = self.power > 1.0 && poll.is_one_voice();
+            if is_warm && poll.num_voters >= MIN_CONSENSUS_VOTERS && !is_one_voice {
                 let share = poll.votes[poll.leader()].1 / poll.total;
                 if share >= wanted {
                     return Some((index as u32, share));

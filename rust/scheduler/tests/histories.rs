@@ -118,7 +118,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..30)
 }
 
-const MUST_MEET: [&str; 16] = [
+const MUST_MEET: [&str; 17] = [
     "abort",
     "block copied",
     "confidence",
@@ -127,6 +127,7 @@ const MUST_MEET: [&str; 16] = [
     "decode and prefill in one step",
     "error",
     "length",
+    "one voice is no consensus",
     "preemption",
     "prefix token reused",
     "prompt token computed again",

@@ -64,6 +64,8 @@ pub(crate) struct Outcome {
     pub(crate) last: Option<usize>,
     pub(crate) threshold: Option<f64>,
     pub(crate) consensus: Option<usize>,
+    /// A vote was once all but decided, by one trace alone.
+    pub(crate) one_voice: bool,
     pub(crate) weights: Vec<Option<f64>>,
 }
 
@@ -183,7 +185,13 @@ pub(crate) fn outcome(given: &Given) -> Outcome {
             .fold(0.0, f64::max);
         let share = heaviest / sum(&votes, |_| true);
         let decided = policy.consensus.is_some_and(|wanted| share >= wanted);
-        if online.is_some() && index + 1 >= warmup && votes.len() >= 4 && decided {
+        let surest = votes.iter().map(|(_, weight)| *weight).fold(0.0, f64::max);
+        let one_voice = policy.power > 1.0 && surest > sum(&votes, |_| true) - surest;
+        if online.is_none() || index + 1 < warmup || votes.len() < 4 || !decided {
+            continue;
+        }
+        out.one_voice |= one_voice;
+        if !one_voice {
             (out.consensus, out.last) = (Some(index), Some(index));
             break;
         }

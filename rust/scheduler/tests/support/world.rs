@@ -409,6 +409,7 @@ impl World {
         *coverage.entry("tally compared").or_default() += 1;
         let by_total = naive.last.is_some() && naive.consensus.is_none();
         *coverage.entry("cut by total_tokens").or_default() += u64::from(by_total);
+        *coverage.entry("one voice is no consensus").or_default() += u64::from(naive.one_voice);
         let tally = self.scheduler.tally(id).expect("it has a policy");
         assert_eq!(tally.threshold.map(round), naive.threshold.map(round));
         assert_eq!(
