@@ -2,20 +2,20 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from falcon_h1r import LLM, ConfidenceTracker, FalconH1Config, FalconH1ForCausalLM
-from falcon_h1r.errors import ConfigError
+from falcon_h1r import ConfidenceTracker, reference_model_path
+from falcon_h1r.errors import ConfigError, FalconH1RError
 from falcon_h1r.thinking.deepconf import DeepConf
 from falcon_h1r.thinking.record import read_record, replay_record
 from falcon_h1r.train import calibrate as room
-from falcon_h1r.train.calibrate import judged_traces, measure_confidences
 from falcon_h1r.train.calibration import (
     KEEPS,
     MEASURES,
@@ -32,7 +32,6 @@ from falcon_h1r.train.calibration import (
     voted,
 )
 from falcon_h1r.train.checkpoint import verify_folder
-from falcon_h1r.train.tasks import held_out_problems
 
 
 @pytest.mark.parametrize("window", [1, 4, 9])
@@ -44,28 +43,6 @@ def test_lowest_group_is_the_trackers(window: int) -> None:
         for value in values:
             tracker.push(value)
         assert lowest_group(values, window) == pytest.approx(tracker.lowest_group, abs=1e-12)
-
-
-def test_confidences_are_those_of_each_prefix() -> None:
-    config = FalconH1Config(
-        vocab_size=200, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=8, mamba_d_ssm=16, mamba_n_heads=2,
-        mamba_d_state=4, tie_word_embeddings=True, initializer_range=0.5,
-    )  # fmt: skip
-    model = FalconH1ForCausalLM(config)
-    model.reset_parameters(2)
-    prompt, outputs = [5, 9, 7], [[3, 150, 8, 2], [11], [4, 4, 60]]
-    measured = measure_confidences(model, prompt, outputs)
-    assert len(measured) == 3
-    for output, ours in zip(outputs, measured, strict=True):
-        assert {len(values) for values in ours.values()} == {len(output)}
-        for i, token in enumerate(output):
-            logprobs = model(torch.tensor([prompt + output[:i]]))[0, -1].double().log_softmax(-1)
-            top = -logprobs.sort(descending=True).values[:20].mean()
-            entropy = (logprobs.exp() * logprobs).sum()
-            expected = {"top_logprobs": top, "logprob": logprobs[token], "entropy": entropy}
-            for name, value in expected.items():
-                assert ours[name][i] == pytest.approx(value.item(), abs=1e-5)
 
 
 def traces(rng: np.random.Generator, count: int) -> list[JudgedTrace]:
@@ -273,33 +250,36 @@ def test_refusals_come_before_anything_is_made(source: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_problems_of_the_evaluation_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "encode_prompt", lambda tokenizer, problem: [])
-    asked: list[str] = []
+def test_ctrl_c_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    output = tmp_path / "made" / "calibrated"
+    command = [
+        sys.executable, "-m", "falcon_h1r.cli.main", "calibrate",
+        "--model", str(reference_model_path()), "--output", str(output),
+        "--families", "sums,navigate,lies", "--levels", "2", "--problems", "3", "--traces", "4",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline().startswith("1/3 sums@2: ")
+        first.send_signal(signal.SIGINT)
+        assert "stopped; the same command goes on" in first.stdout.read()
+    assert first.returncode == 130
+    assert not output.exists()
+    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "1/3 sums@2: " in second.stdout and "(of an earlier run)" in second.stdout
+    assert verify_folder(output) is None
+    assert [path.name for path in output.parent.iterdir()] == [output.name]
 
-    class Asked:
-        tokenizer = model = None
 
-        def think(self, problems: list[str], config: object) -> list[SimpleNamespace]:
-            asked.extend(problems)
-            # A trace that met a NaN at once has no token to measure.
-            failed = SimpleNamespace(stopped_by="error", token_ids=[], answer=None)
-            return [SimpleNamespace(traces=[failed]) for _ in problems]
-
-    llm = cast(LLM, Asked())
-    assert judged_traces(llm, families=["booleans"], levels=[1], problems=12, traces=1) == []
-    assert 6 < len(asked) < 12
-    assert not set(asked) & {p.problem for p in held_out_problems("booleans", 100, level=1)}
+def test_the_models_own_system_prompt_stays(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_as([], monkeypatch)
+    (source / "thinking.json").write_text('{"system_prompt": "Think.", "temperature": 0.1}')
+    thinking = room.calibrate(source, tmp_path / "out", keep=0.5).thinking
+    assert (thinking["system_prompt"], thinking["temperature"]) == ("Think.", 0.7)
 
 
-def test_traces_are_sampled_and_judged_by_family_and_level() -> None:
-    with LLM() as llm:
-        found = judged_traces(
-            llm, families=["sums", "products"], levels=[1, 2], problems=2, traces=2
-        )
-    # Two of each family and level; products at level 1 are a drill, of which nothing is held out.
-    assert {trace.problem for trace in found} == set(range(6))
-    assert len(found) > 8
-    assert [trace.problem for trace in found] == sorted(trace.problem for trace in found)
-    lengths = [{len(values) for values in trace.confidences.values()} for trace in found]
-    assert all(len(each) == 1 for each in lengths)
+def test_nothing_is_left_of_a_model_that_cannot_be_read(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(FalconH1RError):
+        room.calibrate(source, tmp_path / "out", keep=0.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

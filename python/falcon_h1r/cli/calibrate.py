@@ -2,12 +2,19 @@
 
 Three measures of confidence, five windows and six powers of a vote's weight are judged by how often
 the vote is right; then how many weak traces to stop, by replayed votes. DIR gets the model's files,
-thinking.json and calibration.json.
+thinking.json and calibration.json. The same command again goes on where it was stopped; DIR.work
+holds what is under way.
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from falcon_h1r.train.judged import Part
+
+INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Calibrate and show the choice; return the exit status.
+    """Calibrate and show the choice; 130 when interrupted, to be resumed by the same call.
 
     Raises ConfigError for a refused value before the model is loaded.
     """
@@ -48,21 +55,32 @@ def run(args: argparse.Namespace) -> int:
     levels = tuple(levels_of(args.levels))
     if args.card:
         check_card(args.card, CALIBRATION)
-    found = calibrate(
-        model_folder(args.model),
-        Path(args.output),
-        families=args.families.split(",") if args.families else EVALUATED,
-        levels=levels,
-        problems=_positive("problems", args.problems),
-        traces=_positive("traces", args.traces),
-        keep=args.keep,
-        max_tokens=_positive("max-tokens", args.max_tokens),
-    )
+    try:
+        found = calibrate(
+            model_folder(args.model),
+            Path(args.output),
+            families=args.families.split(",") if args.families else EVALUATED,
+            levels=levels,
+            problems=_positive("problems", args.problems),
+            traces=_positive("traces", args.traces),
+            keep=args.keep,
+            max_tokens=_positive("max-tokens", args.max_tokens),
+            watch=_show,
+        )
+    except KeyboardInterrupt:
+        sys.stdout.write("stopped; the same command goes on\n")
+        return INTERRUPTED
     section = calibration_section(found)
     if args.card:
         write_section(args.card, CALIBRATION, section)
     sys.stdout.write(f"{section}\n\nthe model is in {args.output}\n")
     return 0
+
+
+def _show(part: "Part") -> None:
+    how = " (of an earlier run)" if part.kept else ""
+    sys.stdout.write(f"{part.done}/{part.total} {part.name}: {part.right:.1%} right{how}\n")
+    sys.stdout.flush()
 
 
 def _positive(name: str, value: int) -> int:
