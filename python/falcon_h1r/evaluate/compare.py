@@ -96,7 +96,7 @@ def write_comparison(
         picture = figure.draw_comparison(shared, names)
         drawn = figure.svg(picture)
         paths.append(folder / "comparison.png")
-        picture.savefig(paths[-1], dpi=150)
+        write_whole(paths[-1], figure.png(picture))
     page = _PAGE.format(
         count=len(shared[0].items),
         figure=drawn,

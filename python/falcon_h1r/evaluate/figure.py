@@ -80,6 +80,13 @@ def svg(figure: "Figure") -> str:
     return text[text.index("<svg") :]
 
 
+def png(figure: "Figure") -> bytes:
+    """Return a figure as a PNG file of 150 dots an inch."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
 def majority_curve(records: Sequence[RunRecord]) -> list[tuple[int, float, Estimate]]:
     """Return (k, tokens a problem, accuracy) of the plain majority of the first k traces.
 

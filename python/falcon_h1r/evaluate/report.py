@@ -73,7 +73,7 @@ def write_report(
         picture = figure.draw(result)
         drawn = figure.svg(picture)
         paths.append(folder / "report.png")
-        picture.savefig(paths[-1], dpi=150)
+        write_whole(paths[-1], figure.png(picture))
     write_whole(paths[1], render(result, overlaps, drawn))
     return paths
 
