@@ -4,7 +4,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from falcon_h1r.hub import model_folder, read_object, token_ids_in
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.reference_model import reference_model_path
 from falcon_h1r.thinking.deepconf import DeepConf, ThinkingDefaults
-from falcon_h1r.thinking.prompts import Prompt, encode_prompt
+from falcon_h1r.thinking.prompts import WHAT_TO_GIVE, Prompt, encode_prompt, items_of
 from falcon_h1r.thinking.results import ThinkingEvent, ThinkingResult
 from falcon_h1r.thinking.think import Thinking
 from falcon_h1r.tokenizer import Tokenizer
@@ -35,7 +34,8 @@ class LLM:
 
     Calls may overlap: several threads, or streams that are read in turns, share every step.
 
-    `model` is a folder, a hub id, or a FalconH1ForCausalLM; None is the model in the wheel.
+    `model` is a folder, a hub id, or a FalconH1ForCausalLM, which keeps its own device and dtype;
+    None is the model in the wheel.
     Raises ConfigError, WeightsError or TokenizerError naming the file, OutOfMemoryPlanError when
     memory_bytes is too small.
     """
@@ -66,6 +66,7 @@ class LLM:
             raise ConfigError(f"dtype is {dtype!r}; it must be 'auto' or one of {list(_DTYPES)}")
         self.folder: Path | None = None
         if isinstance(model, FalconH1ForCausalLM):
+            _check_left_out(device=device, dtype=dtype)
             self.model = model
         else:
             self.folder = model_folder(reference_model_path() if model is None else model)
@@ -220,15 +221,16 @@ class LLM:
 
 
 def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """Return a list of prompts from one prompt or several."""
+    """Return a list of prompts from one prompt or several.
+
+    Raises RequestError where there is none; what a prompt holds is for `encode_prompt` to check.
+    """
     if isinstance(prompts, str):
         return [prompts]
-    items: list[Any] = prompts.tolist() if hasattr(prompts, "tolist") else list(prompts)
+    items = items_of(prompts)
     if not items:
-        raise RequestError("no prompt was given; give a text, token ids or chat messages")
-    if isinstance(items[0], (dict, int)):
-        return [items]
-    return items
+        raise RequestError(f"no prompt was given; {WHAT_TO_GIVE}")
+    return [items] if isinstance(items[0], (dict, int, float)) else items
 
 
 def _run(seat: Seat, reasons: dict[tuple[int, int], str | None]) -> None:
@@ -237,6 +239,15 @@ def _run(seat: Seat, reasons: dict[tuple[int, int], str | None]) -> None:
         for event in seat.step():
             if event.kind == "finished" and event.trace_index is not None:
                 reasons[(event.request_id, event.trace_index)] = event.reason
+
+
+def _check_left_out(**given: str) -> None:
+    for name, value in given.items():
+        if value != "auto":
+            raise ConfigError(
+                f"{name} is {value!r} beside a model object, which keeps its own; leave it out and "
+                "change the model itself with model.to(...)"
+            )
 
 
 def _pick_device(device: str) -> torch.device:

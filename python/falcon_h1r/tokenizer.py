@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from falcon_h1r import _rust
 from falcon_h1r.chat import ControlMask, without_thoughts
@@ -230,6 +230,42 @@ class Tokenizer(_rust.Tokenizer):
             "tool_template": self.tool_template,
             "chat_tokens": self.chat_tokens,
         }
+
+
+class TextStream(Protocol):
+    """Decodes one token at a time."""
+
+    def push(self, token_id: int) -> str:
+        """Return the text that became complete."""
+
+    def flush(self) -> str:
+        """Return what was held back."""
+
+
+class TextDecoder(Protocol):
+    """The part of `Tokenizer` that `decode_known` needs."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of token ids."""
+
+    def decode_stream(self) -> TextStream:
+        """Return a fresh streaming decoder."""
+
+
+def decode_known(tokenizer: TextDecoder, token_ids: list[int]) -> str:
+    """Return the text of token ids; those that the tokenizer has no token for say nothing.
+
+    A model may have rows beyond its tokenizer's last token, and draw them.
+    """
+    try:
+        return tokenizer.decode(token_ids)
+    except TokenizerError:
+        stream = tokenizer.decode_stream()
+        pieces = []
+        for token_id in token_ids:
+            with contextlib.suppress(TokenizerError):
+                pieces.append(stream.push(token_id))
+        return "".join([*pieces, stream.flush()])
 
 
 def _rebuild(text: str, state: dict[str, Any]) -> Tokenizer:

@@ -165,13 +165,23 @@ def test_a_trace_with_nan_logits_ends_alone(
         ("repetition_penalty", 0.0),
         ("presence_penalty", float("nan")),
         ("stop", ("",)),
+        ("stop", 5),
+        ("stop", (5,)),
         ("stop_token_ids", (-1,)),
+        ("stop_token_ids", (True,)),
+        ("stop_token_ids", 5),
         ("seed", 1.5),
     ],
 )
 def test_refused_parameters(field: str, value: Any) -> None:
-    with pytest.raises(RequestError, match=field):
+    with pytest.raises(RequestError, match=field) as caught:
         SamplingParams(**{field: value})
+    shown = value[0] if isinstance(value, tuple) else value
+    assert repr(shown) in str(caught.value)
+
+
+def test_none_is_no_stop() -> None:
+    assert SamplingParams(stop=None, stop_token_ids=None) == SamplingParams()
 
 
 @pytest.mark.parametrize(
@@ -182,7 +192,9 @@ def test_refused_parameters(field: str, value: Any) -> None:
         ([-1], "token id -1"),
         ([3] * 1024, "context"),
         ([[3], [4]], "flat"),
-        ([0.5], "integers"),
+        ([0.5], r"\[0\.5\]; .*integers"),
+        ([3, True], "True.*integers"),
+        (5, "5; .*flat"),
     ],
 )
 def test_refused_prompts(make_engine: Callable[..., Engine], prompt: Any, message: str) -> None:

@@ -1,10 +1,13 @@
 """LLM: which tokens end a sequence, and which folders and hub ids it takes."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from falcon_h1r import LLM, FalconH1ForCausalLM, SamplingParams
 from falcon_h1r.errors import ConfigError, RequestError
@@ -72,3 +75,69 @@ def test_a_device_that_is_not_there(device: str, folder: Path) -> None:
     with pytest.raises(ConfigError, match="device is") as caught:
         LLM(folder, device=device)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def llm(model: FalconH1ForCausalLM) -> Iterator[LLM]:
+    with LLM(model) as llm:
+        yield llm
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        [3, 4],
+        [[3, 4]],
+        [np.int64(3), np.int64(4)],
+        [[np.int64(3), np.int64(4)]],
+        np.array([3, 4]),
+        np.array([[3, 4]]),
+        [np.array([3, 4])],
+        torch.tensor([3, 4]),
+        [torch.tensor([3, 4])],
+        [torch.tensor(3), torch.tensor(4)],
+    ],
+    ids=repr,
+)
+def test_token_ids_in_every_form(llm: LLM, prompts: Any) -> None:
+    [output] = llm.generate(prompts, SamplingParams(max_tokens=1))
+    assert output.prompt_token_ids == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "named"),
+    [
+        ([[10.9, 11.2]], "10.9"),
+        ([10.9, 11.2], "10.9"),
+        (np.array([[1.5]]), "1.5"),
+        ([["12", "13"]], "'12'"),
+        ([["What is 1 + 1?"]], "'What is 1 [+] 1[?]'"),
+        (None, "None"),
+        ([None], "None"),
+        ([[3], None], "None"),
+        (5, "5"),
+        (np.int64(5), "5"),
+        ([True, 3], "True"),
+        ([[3, True]], "True"),
+        ([3, [4]], r"\[4\]"),
+        (b"ab", "b'ab'"),
+        ({"role": "user", "content": "x"}, "'role'"),
+        ([], "no prompt"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_prompt_is_refused(llm: LLM, prompts: Any, named: str) -> None:
+    for call in (llm.generate, llm.think):
+        with pytest.raises(RequestError, match=rf"{named}.*; give a text") as caught:
+            call(prompts)
+        assert "\n" not in str(caught.value)
+    assert not llm.engine.has_unfinished()
+
+
+@pytest.mark.parametrize("given", [{"dtype": "bfloat16"}, {"dtype": "float32"}, {"device": "cpu"}])
+def test_a_model_object_keeps_its_dtype_and_device(
+    given: dict[str, str], model: FalconH1ForCausalLM
+) -> None:
+    [(name, value)] = given.items()
+    with pytest.raises(ConfigError, match=rf"{name} is '{value}' .*model\.to"):
+        LLM(model, **given)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from falcon_h1r.cli.eval import read_items
 from falcon_h1r.errors import ConfigError
 from falcon_h1r.evaluate.formats import lettered_choices
 from falcon_h1r.evaluate.items import Item
@@ -80,6 +81,36 @@ def test_jsonl(data: Path) -> None:
 def test_a_key_depends_on_the_item_only(data: Path) -> None:
     few, all_ = load_items("gsm8k", data, limit=1), load_items("bbh,gsm8k", data)
     assert few[0].id in [item.id for item in all_]
+
+
+def overlapping(data: Path) -> list[tuple[str, str]]:
+    own = f"jsonl:{data / 'own.jsonl'}"
+    return [
+        ("bbh,bbh/navigate", "bbh"),
+        ("bbh/navigate,bbh", "bbh/navigate,bbh/hyperbaton"),
+        ("gsm8k,gsm8k/test", "gsm8k"),
+        ("gsm8k,gsm8k", "gsm8k"),
+        ("math/geometry,gsm8k,math", "math/geometry,gsm8k,math/algebra"),
+        (f"{own},{own},gsm8k", f"{own},gsm8k"),
+        ("reference:sums@1,reference:sums", "reference:sums"),
+        ("reference@1,reference:sums@1,gsm8k", "reference@1,gsm8k"),
+    ]
+
+
+@pytest.mark.parametrize("case", range(8))
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_problem_of_two_names_counts_once(case: int, limit: int | None, data: Path) -> None:
+    tasks, once = overlapping(data)[case]
+    expected = [item.id for item in read_items(once, str(data), limit)]
+    assert [item.id for item in read_items(tasks, str(data), limit)] == expected
+    assert len({key for key, _, _ in expected}) == len(expected)
+    if "reference" not in tasks:
+        assert load_items(tasks, data, limit) == load_items(once, data, limit)
+
+
+def test_equal_problems_of_one_name_stay(data: Path) -> None:
+    assert len(load_items("bbh,bbh/navigate,bbh", data)) == 4
+    assert [i.repeat for i in load_items(["bbh/navigate"] * 2, data)] == [0, 1, 2]
 
 
 def test_choices_are_lines_from_a_on() -> None:

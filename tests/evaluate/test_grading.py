@@ -72,6 +72,66 @@ def test_choices(answer: str | None, target: str, right: bool) -> None:
     assert is_right(answer, item) is right
 
 
+COLOURS = ("red", "green", "blue")
+LETTERED = [
+    (r"\boxed{B. green}", True),
+    (r"\boxed{B: green}", True),
+    (r"\boxed{B) green}", True),
+    (r"\boxed{\text{B. green}}", True),
+    (r"\boxed{(B): Green}", True),
+    (r"\boxed{[B] green}", True),
+    (r"\boxed{(b) green}", True),
+    (r"\boxed{b. GREEN.}", True),
+    (r"\boxed{b}", True),
+    (r"\boxed{[b]}", True),
+    (r"\boxed{B.}", True),
+    (r"\boxed{B:}", True),
+    ("The answer is (b)", True),
+    ("The answer is B. green", True),
+    ("The answer is b. green", True),
+    ("The answer is B: green", True),
+    ("Answer: B - green", True),
+    ("so\nB. green", True),
+    (r"\boxed{B. red}", False),
+    (r"\boxed{B: blue}", False),
+    (r"\boxed{B - 0}", False),
+    (r"\boxed{A. green}", False),
+    (r"\boxed{C: green}", False),
+    (r"\boxed{a}", False),
+    (r"\boxed{A. red}", False),
+    (r"\boxed{B green red}", False),
+    (r"\boxed{B. green or A. red}", False),
+    (r"\boxed{red}", False),
+]
+
+
+@pytest.mark.parametrize(("text", "right"), LETTERED)
+def test_a_letter_before_its_choice(text: str, right: bool) -> None:
+    item = Item(problem="?", answer="(B)", task="arc_easy", choices=COLOURS)
+    assert is_right(extract(text), item) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices", "right"),
+    [
+        ("b", ("b", "a"), False),  # the text of the first choice
+        ("b", ("a", "b"), True),
+        ("a - b", ("b - a", "a - b"), True),
+        ("b - a", ("b - a", "a"), False),
+        ("B: $5$", ("4", "5.0"), True),
+        ("B. a", ("A", "A"), True),
+    ],
+)
+def test_a_letter_that_may_be_a_text(answer: str, choices: tuple[str, ...], right: bool) -> None:
+    item = Item(problem="?", answer="(B)", task="arc_easy", choices=choices)
+    assert is_right(answer, item) is right
+
+
+def test_without_choices_a_letter_is_itself() -> None:
+    item = Item(problem="?", answer="B", task="own")
+    assert not any(is_right(answer, item) for answer in ("b", "B: green"))
+
+
 @pytest.mark.parametrize(
     ("answer", "target", "right"),
     [

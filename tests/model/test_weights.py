@@ -95,6 +95,20 @@ def test_missing_shard(folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize(
+    "name", ["model.layers.1.mamba.in_proj.weight", "model.layers.0.mamba.in_proj.weight"]
+)
+def test_an_index_that_names_the_wrong_shard(folder: Path, name: str) -> None:
+    in_second = name in shard(folder)
+    index = folder / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    wrong = f"model-0000{1 if in_second else 2}-of-00002.safetensors"
+    content["weight_map"][name] = wrong
+    index.write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=f"{wrong}: tensor {name} is missing though the index"):
+        load(folder)
+
+
 @pytest.mark.parametrize("text", BROKEN, ids=range(len(BROKEN)))
 def test_broken_index(folder: Path, text: str) -> None:
     shard(folder)

@@ -61,6 +61,25 @@ EXTRACTED = [
     (r"so $\boxed{\} )}$.", "} )"),
     (r"\boxed{} } then \boxed{7}", "7"),
     ("The answer is kelp at&t 4th x-ray.", "kelp at&t 4th x-ray"),
+    ("The answer is St. Louis.", "St. Louis"),
+    ("The answer is Mt. Everest. It is high.", "Mt. Everest"),
+    ("The answer is Dr. Who? No.", "Dr. Who"),
+    ("The answer is Mr. and Mrs. Smith.", "Mr. and Mrs. Smith"),
+    ("The answer is Martin Luther King Jr.", "Martin Luther King Jr"),
+    ("The answer is cats vs. dogs.", "cats vs. dogs"),
+    ("The answer is approx. 5. That is all.", "approx. 5"),
+    ("The answer is the last. It is so.", "the last"),
+    ("The answer is No. 5.", "No. 5"),
+    ("The answer is No. 5. It smells.", "No. 5"),
+    ("The answer is No. It is late.", "No"),
+    ("The answer is No. 17 is odd.", "No"),
+    ("The answer is 5! = 120", "5! = 120"),
+    ("The answer is $(n-1)! + 1$. So it is.", "(n-1)! + 1"),
+    ("The answer is (n-1)! ways.", "(n-1)! ways"),
+    ("The answer is 42!", "42"),
+    ("The answer is 42! Great.", "42"),
+    ("The answer is (B)! Well done.", "B"),
+    ("The answer is red! it is so", "red"),
 ]
 
 
@@ -284,6 +303,10 @@ LONG = [
     "The answer is x" + " " * 500_000 + "=",
     "The answer is " + "." * 500_000,
     "The answer is " + "? " * 250_000 + "1",
+    "The answer is " + "St. No. 1" * 60_000,
+    "The answer is No. " + "1" * 500_000 + "x",
+    "The answer is No. 1" + ")" * 500_000 + "x",
+    "The answer is " + "5! x" * 100_000,
 ]
 
 

@@ -9,7 +9,7 @@ import thinking_oracle as oracle
 from thinking_fake import FakeEngine, Script, random_scripts
 
 from falcon_h1r.engine.params import SamplingParams
-from falcon_h1r.errors import RequestError
+from falcon_h1r.errors import RequestError, TokenizerError
 from falcon_h1r.thinking import think as driver
 from falcon_h1r.thinking.answers import extract
 from falcon_h1r.thinking.deepconf import DeepConf, ThinkingDefaults
@@ -133,6 +133,29 @@ def test_a_control_token_may_end_the_thought() -> None:
         FakeEngine({1: script}), [[1]], config(budget=4, consensus=None), tokenizer=Letters()
     )[0]
     assert [t.answer for t in result.traces] == ["2", "4", "5", None]
+
+
+def test_a_token_that_the_tokenizer_lacks_ends_no_vote() -> None:
+    class Narrow(Letters):
+        def decode(self, ids: list[int]) -> str:
+            if max(ids) >= 128:
+                raise TokenizerError("unknown id")
+            return super().decode(ids)
+
+        def decode_stream(self) -> "Narrow":
+            return self
+
+        def push(self, token_id: int) -> str:
+            return self.decode([token_id])
+
+        def flush(self) -> str:
+            return ""
+
+    texts = ["3|The answer is 4\u0222", "3|The answer is \u02224"]
+    script: Script = [(text, [5.0] * len(text)) for text in texts]
+    deepconf = config(budget=2, warmup=1, consensus=None)
+    (result,) = think(FakeEngine({1: script}), [[1, 900]], deepconf, tokenizer=Narrow())
+    assert [t.answer for t in result.traces] == ["4", "4"]
 
 
 def test_an_open_thought_that_is_cut_off_has_no_answer() -> None:

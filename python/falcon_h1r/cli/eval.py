@@ -128,9 +128,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_items(tasks: str, data: str | None = None, limit: int | None = None) -> list["Item"]:
-    """Return the items of a list of task names, "reference" and its parts included."""
-    from falcon_h1r.evaluate.items import numbered
-    from falcon_h1r.evaluate.load import load_items
+    """Return the items of a list of task names, "reference" and its parts included.
+
+    What two names have in common counts once.
+    """
+    from falcon_h1r.evaluate.load import distinct, load_items
     from falcon_h1r.train.held_out import reference_items
 
     names = [name for name in tasks.split(",") if name]
@@ -142,7 +144,7 @@ def read_items(tasks: str, data: str | None = None, limit: int | None = None) ->
             items += reference_items(name, limit)
         else:
             items += load_items([name], data, limit)
-    return numbered(items)
+    return distinct(items)
 
 
 def _overlaps(items: list["Item"], names: list[str]) -> list["Overlap"]:

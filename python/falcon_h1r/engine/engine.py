@@ -13,12 +13,13 @@ from falcon_h1r.engine.outputs import CompletionOutput, EngineEvent
 from falcon_h1r.engine.params import Limits, SamplingParams, check_request
 from falcon_h1r.engine.runner import Runner
 from falcon_h1r.engine.sampler import RequestSampling, Sampler
-from falcon_h1r.engine.traces import TextTokenizer, TraceBook, decode_known
+from falcon_h1r.engine.traces import TextTokenizer, TraceBook
 from falcon_h1r.errors import ConfigError, RequestError
 from falcon_h1r.model.cache import HybridCache
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.ops import ConfidenceMeasure, SampleOutput
 from falcon_h1r.ops.reference import mix64
+from falcon_h1r.tokenizer import decode_known
 
 _PREFILL_CHUNK = 128
 """Prefill is cut at multiples of this absolute position."""

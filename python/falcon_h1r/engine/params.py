@@ -33,8 +33,9 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] | str = ()
-    """Strings that end a trace; they are left out of its text."""
+    """Strings that end a trace; they are left out of its text. None is none."""
     stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end a trace. None is none."""
     max_tokens: int | None = None
     """Tokens a trace may have; None is what is left of the context."""
     min_tokens: int = 0
@@ -49,8 +50,7 @@ class SamplingParams:
         for name in ("stop", "stop_token_ids"):
             value = getattr(self, name)
             if not isinstance(value, str):
-                plain = (v.item() if isinstance(v, np.generic) else v for v in value)
-                object.__setattr__(self, name, tuple(plain))
+                object.__setattr__(self, name, _listed(name, value))
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, np.generic):  # numpy's numbers overflow, and are no JSON
@@ -77,7 +77,10 @@ class SamplingParams:
             _whole("seed", self.seed, -(1 << 63), (1 << 64) - 1)
         stops = self.stop_strings
         if len(stops) > MAX_STOPS or any(not isinstance(s, str) or not s for s in stops):
-            raise RequestError(f"stop must be at most {MAX_STOPS} strings, none of them empty")
+            raise RequestError(
+                f"stop is {self.stop!r:.80}; it must be at most {MAX_STOPS} strings, none of them "
+                "empty"
+            )
         for token in self.stop_token_ids:
             _whole("stop_token_ids", token, 0, 1 << 31)
 
@@ -117,8 +120,11 @@ def check_request(
         prompt = np.empty(0, dtype=object)
     if prompt.size == 0:
         raise RequestError("the prompt is empty; it must hold at least one token")
-    if prompt.ndim != 1 or prompt.dtype.kind not in "iu":
-        raise RequestError("prompt_token_ids must be a flat sequence of integers")
+    if prompt.ndim != 1 or prompt.dtype.kind not in "iu" or _holds_bool(prompt_token_ids):
+        given = prompt.tolist() if hasattr(prompt_token_ids, "tolist") else prompt_token_ids
+        raise RequestError(
+            f"prompt_token_ids is {given!r:.80}; it must be a flat sequence of integers"
+        )
     low, high = int(prompt.min()), int(prompt.max())
     if low < 0 or high >= limits.vocab_size:
         wrong = low if low < 0 else high
@@ -145,6 +151,21 @@ def check_request(
             "lower one of them"
         )
     return prompt.astype(np.uint32), max_tokens
+
+
+def _listed(name: str, value: Any) -> tuple[Any, ...]:
+    try:
+        values = () if value is None else tuple(value)
+    except TypeError:
+        raise RequestError(
+            f"{name} is {value!r:.80}; it must be a list, or None for none"
+        ) from None
+    return tuple(v.item() if isinstance(v, np.generic) else v for v in values)
+
+
+def _holds_bool(token_ids: Sequence[int] | npt.NDArray[Any]) -> bool:
+    """Whether a list has True or False in it: numpy makes 1 and 0 of them beside integers."""
+    return not isinstance(token_ids, np.ndarray) and bool in map(type, token_ids)
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> None:

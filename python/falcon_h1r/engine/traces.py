@@ -12,16 +12,7 @@ from falcon_h1r.engine.outputs import EngineEvent, Logprob
 from falcon_h1r.engine.params import SamplingParams
 from falcon_h1r.errors import TokenizerError
 from falcon_h1r.ops import SampleOutput
-
-
-class TextStream(Protocol):
-    """Decodes one token at a time."""
-
-    def push(self, token_id: int) -> str:
-        """Return the text that became complete."""
-
-    def flush(self) -> str:
-        """Return what was held back."""
+from falcon_h1r.tokenizer import TextStream
 
 
 class TextTokenizer(Protocol):
@@ -194,15 +185,3 @@ class TraceBook:
             return self.tokenizer.decode([token_id], skip_special_tokens=False)
         except TokenizerError:
             return None
-
-
-def decode_known(tokenizer: TextTokenizer, token_ids: list[int]) -> str:
-    """The text of token ids; those that the tokenizer has no token for say nothing."""
-    try:
-        return tokenizer.decode(token_ids)
-    except TokenizerError:
-        stream = TraceText(tokenizer.decode_stream())
-        for token_id in token_ids:
-            stream.push(token_id, ())
-        stream.finish(())
-        return stream.text

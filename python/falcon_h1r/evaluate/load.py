@@ -1,7 +1,7 @@
 """Tasks by name: their items, read by `formats`, limited and numbered."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from falcon_h1r.errors import ConfigError
@@ -15,7 +15,8 @@ def load_items(
     """Return the items of tasks such as "gsm8k", "math/algebra", "bbh", "jsonl:FILE".
 
     `data` is the folder that holds their files; `limit` the most items a task (of a task with
-    parts, a part), the first ones of the file. Raises ConfigError that says which file to bring.
+    parts, a part), the first ones of the file. What two names have in common counts once. Raises
+    ConfigError that says which file to bring.
     """
     names = [name for name in tasks.split(",") if name] if isinstance(tasks, str) else list(tasks)
     if not names:
@@ -25,8 +26,20 @@ def load_items(
     folder = None if data is None else Path(data)
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"no such folder: {str(folder)!r}; data is the folder of the task files")
-    items = [item for name in names for item in read_task(name, folder)]
-    return numbered(first_of_each(items, limit))
+    items = [item for name in names for item in numbered(read_task(name, folder))]
+    return first_of_each(distinct(items), limit)
+
+
+def distinct(items: Iterable[Item]) -> list[Item]:
+    """Return the items without those whose key one before them has.
+
+    Number the items of each task name first: equal ones of one name are then kept, and those of
+    names that overlap ("bbh" and "bbh/navigate") are not counted twice.
+    """
+    kept: dict[str, Item] = {}
+    for item in items:
+        kept.setdefault(item.id.key, item)
+    return list(kept.values())
 
 
 def first_of_each(items: list[Item], limit: int | None) -> list[Item]:

@@ -41,9 +41,7 @@ def load(model: nn.Module, folder: Path, dtype: torch.dtype | None, device: torc
     for name, parameter in wanted.items():
         if name not in files:
             raise WeightsError(f"{folder}: tensor {name} is missing; the checkpoint is incomplete")
-        entry = headers[files[name]].get(name)
-        if entry is None:
-            raise WeightsError(f"{files[name]}: tensor {name} is missing though the index names it")
+        entry = _entry(headers[files[name]], files[name], name)
         if entry["dtype"] not in DTYPES:
             raise WeightsError(
                 f"{files[name]}: tensor {name} has dtype {entry['dtype']}; "
@@ -86,7 +84,9 @@ def check_size(config: FalconH1Config, folder: Path) -> None:
         )
     name = f"model.layers.{last}.mamba.in_proj.weight"
     width = config.d_ssm + config.conv_dim + config.mamba_n_heads
-    found = read_header(files[name])[name].get("shape") if name in files else None
+    if name not in files:
+        return  # `load` names it
+    found = _entry(read_header(files[name]), files[name], name).get("shape")
     if found is not None and found[:1] != [width]:
         raise WeightsError(
             f"{files[name]}: tensor {name} has shape {found}; config.json asks for {width} rows"
@@ -144,6 +144,12 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         raise WeightsError(f"{path}: the safetensors header is broken: {error!r}") from None
     with _open(path):
         return dict(header)
+
+
+def _entry(header: dict[str, dict[str, Any]], path: Path, name: str) -> dict[str, Any]:
+    if name not in header:
+        raise WeightsError(f"{path}: tensor {name} is missing though the index names it")
+    return header[name]
 
 
 def _open(path: Path) -> Any:

@@ -22,6 +22,14 @@ MAX_DIGITS = 400
 _ANSWER_IS = re.compile(
     r"\banswer(?:\s+is|\s*:|\s*=)(?:\s*:)?[\s*]*(\S[^\n]*)", re.IGNORECASE | re.ASCII
 )
+_SENTENCE_END = re.compile(
+    r"\?\s"
+    r"|(?<!\b(?:St|Mt|Dr|Mr|Ms|Jr|Sr|vs))(?<!\bMrs)(?<!\b[Aa]pprox)"
+    r"(?!(?<=\bNo)\.\s+\d+(?:\.\s|\W*$))\.\s"
+    r"|(?<![\d)\]}])!\s|!\s+(?:[A-Z]|$)"
+)
+"""Not behind an abbreviation, nor behind "No" with only a number after it ("No. 5", but not "No. 5
+is odd"), nor behind a factorial ("5! = 120", but not "5! Great")."""
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _HASHES = re.compile(r"^####[ \t]*(\S[^\n]*)", re.MULTILINE)
 _NUMBER = re.compile(r"([+-]?)(\d{1,3}(?:,\d{3})+|\d+)?(\.\d*)?(?:[eE]([+-]?\d{1,4}))?(\\?%)?")
@@ -64,7 +72,7 @@ def extract(text: str, *, final_line: bool = True) -> str | None:
     text = after
     answer = _boxed(text)
     if answer is None and (found := _last(_ANSWER_IS, text)) is not None:
-        answer = re.split(r"[.?!]\s", found + " ", maxsplit=1)[0]
+        answer = _SENTENCE_END.split(found + " ", maxsplit=1)[0]
     if answer is None:
         answer = _last(_HASHES, text)
     if answer is None and final_line:

@@ -1,15 +1,17 @@
 """Turns a problem into the token ids to think from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from falcon_h1r.errors import RequestError
+from falcon_h1r.tokenizer import TextStream, decode_known
 
 Message = dict[str, Any]
 Prompt = str | Sequence[int] | Sequence[Message]
 """A problem as text, token ids, or chat messages."""
 
 THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
+WHAT_TO_GIVE = "give a text by itself, token ids as whole numbers, or a list of chat messages"
 _TAIL = 16
 """Tokens at a prompt's end in which a template may open a thought."""
 
@@ -35,6 +37,9 @@ class ThoughtTokenizer(Protocol):
     def decode(self, ids: list[int]) -> str:
         """Return the text of token ids, control tokens left out."""
 
+    def decode_stream(self) -> TextStream:
+        """Return a decoder that takes ids one by one."""
+
 
 def encode_prompt(
     tokenizer: ChatTokenizer | None, prompt: Prompt, system_prompt: str | None = None
@@ -42,10 +47,13 @@ def encode_prompt(
     """Return the token ids of a problem, asked as a user's turn where there is a chat template.
 
     `system_prompt` comes first, unless the messages bring their own. Token ids are taken as they
-    are. No message can spell a control token. Raises RequestError for text without a tokenizer.
+    are. No message can spell a control token. Raises RequestError for text without a tokenizer,
+    and for what is neither text nor whole numbers nor messages.
     """
-    if not isinstance(prompt, str) and not any(isinstance(item, dict) for item in prompt):
-        return [int(token_id) for token_id in prompt]  # type: ignore[arg-type]
+    if not isinstance(prompt, str):
+        prompt = items_of(prompt)
+        if not any(isinstance(item, dict) for item in prompt):
+            return [_token_id(item) for item in prompt]
     if tokenizer is None:
         raise RequestError("this checkpoint has no tokenizer; give the prompt as token ids")
     if isinstance(prompt, str) and tokenizer.chat_template is None:
@@ -54,6 +62,17 @@ def encode_prompt(
     if system_prompt is not None and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system_prompt})
     return tokenizer.encode_chat(messages)
+
+
+def items_of(prompt: Any) -> list[Any]:
+    """Return the items of one prompt or several, those of numpy and torch as Python's own.
+
+    Raises RequestError for what has none to give: a text's are characters, a mapping's its names.
+    """
+    items = _plain(prompt)
+    if isinstance(items, (str, bytes, bytearray, Mapping)) or not isinstance(items, Iterable):
+        raise RequestError(f"a prompt is {items!r:.80}; {WHAT_TO_GIVE}")
+    return [_plain(item) for item in items]
 
 
 def opens_thought(tokenizer: "ThoughtTokenizer | None", prompt: Sequence[int]) -> bool:
@@ -66,7 +85,7 @@ def opens_thought(tokenizer: "ThoughtTokenizer | None", prompt: Sequence[int]) -
         ends = [i for i, token_id in enumerate(tail) if token_id == last]
         begins = [i for i, token_id in enumerate(tail) if token_id == first]
         return bool(begins) and max(begins) > max(ends, default=-1)
-    text = tokenizer.decode(tail)
+    text = decode_known(tokenizer, tail)
     return text.rfind(THOUGHT) > text.rfind(END_OF_THOUGHT)
 
 
@@ -85,7 +104,19 @@ def after_thought(
     if tokenizer is None or end is None or end not in token_ids:
         return None if is_open else text
     last = max(i for i, token_id in enumerate(token_ids) if token_id == end)
-    return tokenizer.decode(list(token_ids[last + 1 :]))
+    return decode_known(tokenizer, list(token_ids[last + 1 :]))
+
+
+def response_text(tokenizer: ThoughtTokenizer, token_ids: Sequence[int]) -> str:
+    """The text of a response with the marks of its thought, also where those are control tokens."""
+    marks = {tokenizer.token_to_id(mark): mark for mark in (THOUGHT, END_OF_THOUGHT)}
+    hidden = {i: mark for i, mark in marks.items() if i is not None and not tokenizer.decode([i])}
+    text, start = "", 0
+    for position, token_id in enumerate(token_ids):
+        if token_id in hidden:
+            text += decode_known(tokenizer, list(token_ids[start:position])) + hidden[token_id]
+            start = position + 1
+    return text + decode_known(tokenizer, list(token_ids[start:]))
 
 
 def without_earlier_thoughts(messages: Sequence[Message]) -> list[Message]:
@@ -96,6 +127,16 @@ def without_earlier_thoughts(messages: Sequence[Message]) -> list[Message]:
         else message
         for message in messages
     ]
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _token_id(item: Any) -> int:
+    if isinstance(item, bool) or not isinstance(item, int):
+        raise RequestError(f"a prompt holds {item!r:.80}, which is no token id; {WHAT_TO_GIVE}")
+    return item
 
 
 def _messages(prompt: Prompt) -> list[Message]:
