@@ -20,23 +20,15 @@ from falcon_h1r.hub import model_folder
 from falcon_h1r.train.chain_accuracy import measure
 from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.loop import flushed_denormals
-from falcon_h1r.train.packing import Document
 from falcon_h1r.train.recipe_sft import SftRecipe
-from falcon_h1r.train.stream import TURN_END, prompt_text
+from falcon_h1r.train.stream import encode_document
 from falcon_h1r.train.tasks import EVALUATED, Problem, held_out_problems
-
-
-def document(tokenizer: Tokenizer, problem: Problem) -> Document:
-    """The problem as training saw its like."""
-    prompt = tokenizer.encode(prompt_text(problem.problem))
-    response = tokenizer.encode(problem.response + TURN_END)
-    return Document(0, (*prompt, *response), len(prompt))
 
 
 @torch.no_grad()
 def show(model: FalconH1ForCausalLM, tokenizer: Tokenizer, problem: Problem) -> None:
     """Print a problem and its chain, the tokens of more than 0.2 nats as `[text|nats]`."""
-    learnt = document(tokenizer, problem)
+    learnt = encode_document(tokenizer, problem)
     ids = torch.tensor(learnt.token_ids)  # [T]
     hidden = model.hidden_packed(ids, torch.tensor([0, len(ids)], dtype=torch.int32))
     first = learnt.prompt_length
@@ -70,7 +62,7 @@ def main() -> None:
         problems = held_out_problems(family, args.count, level=level, seed=1)
         if not problems:
             return "-"
-        whole, nats = measure(model, [document(tokenizer, problem) for problem in problems])
+        whole, nats = measure(model, [encode_document(tokenizer, problem) for problem in problems])
         cells[level].append((nats / len(problems), whole / len(problems)))
         return "{:.2f}, {:.2f}".format(*cells[level][-1])
 

@@ -14,7 +14,8 @@ import torch
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.train.distributed import Group
 from falcon_h1r.train.packing import Document
-from falcon_h1r.train.stream import TURN_END, Encoder, prompt_text
+from falcon_h1r.train.samples import SampleTokenizer
+from falcon_h1r.train.stream import encode_document
 from falcon_h1r.train.tasks import EVALUATED, Problem, held_out_problems
 
 MAX_TOKENS = 8192
@@ -58,7 +59,11 @@ def measure(model: FalconH1ForCausalLM, documents: Sequence[Document]) -> tuple[
 
 
 def chain_accuracy(
-    model: FalconH1ForCausalLM, encoder: Encoder, *, count: int, families: Iterable[str] = EVALUATED
+    model: FalconH1ForCausalLM,
+    encoder: SampleTokenizer,
+    *,
+    count: int,
+    families: Iterable[str] = EVALUATED,
 ) -> dict[str, float]:
     """Share of `count` held-out problems a family whose every response token has rank one.
 
@@ -66,18 +71,14 @@ def chain_accuracy(
     """
     shares: dict[str, float] = {}
     for family in sorted(set(families).intersection(EVALUATED)):
-        documents = []
-        for problem in _problems(family, count):
-            prompt = encoder.encode(prompt_text(problem.problem))
-            response = encoder.encode(problem.response + TURN_END)
-            documents.append(Document(0, (*prompt, *response), len(prompt)))
+        documents = [encode_document(encoder, problem) for problem in _problems(family, count)]
         shares[family] = measure(model, documents)[0] / len(documents)
     return shares
 
 
 def measure_held_out(
     model: FalconH1ForCausalLM,
-    encoder: Encoder,
+    encoder: SampleTokenizer,
     *,
     families: Iterable[str],
     count: int,

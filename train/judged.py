@@ -130,9 +130,9 @@ def judged_traces(
 ) -> list[JudgedTrace]:
     """Sample full traces on held-out problems of every family and level; judge their answers.
 
-    An easy level has so few problems that two seeds share some: those that evaluation asks are
-    left out. `store` is a folder for what is done, used again by the same call; it stays. Raises
-    TrainingError when the disk refuses.
+    An easy level has so few problems that two seeds share some: those that evaluation asks, in
+    whatever words, are left out. `store` is a folder for what is done, used again by the same call;
+    it stays. Raises TrainingError when the disk refuses.
     """
     kept = TraceStore(store, _made_by(llm, problems, traces))
     judged: list[JudgedTrace] = []
@@ -143,9 +143,9 @@ def judged_traces(
         found = kept.get(name)
         was_kept = found is not None
         if found is None:
-            evaluated = {p.problem for p in held_out_problems(family, COUNT, level=level)}
+            evaluated = {p.keys[0] for p in held_out_problems(family, COUNT, level=level)}
             drawn = held_out_problems(family, problems, level=level, seed=CALIBRATION_SEED)
-            asked = [(p.problem, p.answer) for p in drawn if p.problem not in evaluated]
+            asked = [(p.problem, p.answer) for p in drawn if p.keys[0] not in evaluated]
             # None of a level that is only a drill.
             found = sample_and_judge(llm, asked, traces) if asked else []
             kept.put(name, found)

@@ -79,8 +79,8 @@ def make_folder(
 ) -> None:
     """Make a run's folder, and remove `forget` from it.
 
-    Raises ConfigError, and removes nothing, when that would take one of the `needed` folders;
-    TrainingError when the disk refuses.
+    Raises ConfigError, and removes nothing, when that would take one of the `needed` folders and
+    while another process trains there; TrainingError when the disk refuses.
     """
     forgotten = [output / name for name in forget]
     for path in forgotten:
@@ -92,6 +92,9 @@ def make_folder(
                 )
     with disk_errors(output):
         output.mkdir(parents=True, exist_ok=True)
+    if not forgotten:
+        return
+    with sole_run(output), disk_errors(output):  # never what another process still needs
         for path in forgotten:
             if path.is_dir():
                 shutil.rmtree(path)

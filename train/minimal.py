@@ -12,7 +12,7 @@ from torch import Tensor
 
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.ops.reference import mix64, noise_key, philox_uniform
-from falcon_h1r.thinking.prompts import encode_prompt
+from falcon_h1r.thinking.prompts import encode_prompt, response_text
 from falcon_h1r.train import rewards
 from falcon_h1r.train.prompts import draw_problem
 from falcon_h1r.train.recipe_rl import GrpoRecipe
@@ -65,7 +65,7 @@ def give_rewards(
     verdicts: Verdicts,
 ) -> None:
     """Judge the responses to one prompt."""
-    texts = [tokenizer.decode(r.token_ids) for r in group]
+    texts = [response_text(tokenizer, r.token_ids) for r in group]
     right = [
         r.ended
         and rewards.is_right(

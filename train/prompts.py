@@ -12,7 +12,7 @@ from falcon_h1r.train.samples import Sample, permuted, read_samples
 from falcon_h1r.train.tasks import Problem, sample_problem
 
 _FRAME = 256
-"""More tokens than a chat template puts around a problem, without a system prompt."""
+"""More tokens than a chat template puts around a problem and a system prompt."""
 
 
 def draw_problem(
@@ -34,11 +34,14 @@ def read_prompts(folder: Path) -> list[Sample]:
     return samples
 
 
-def has_room(tokenizer: ChatTokenizer, problem: str, context: int) -> bool:
+def has_room(
+    tokenizer: ChatTokenizer, problem: str, context: int, system_prompt: str | None = None
+) -> bool:
     """Whether a problem's prompt leaves room for at least one token in the context."""
-    if len(problem.encode(errors="surrogatepass")) + _FRAME < context:
+    texts = problem + (system_prompt or "")
+    if len(texts.encode(errors="surrogatepass")) + _FRAME < context:
         return True  # no token is shorter than a byte: most need not be encoded
-    return len(encode_prompt(tokenizer, problem)) < context
+    return len(encode_prompt(tokenizer, problem, system_prompt)) < context
 
 
 def curated_problem(samples: Sequence[Sample], ordinal: int, seed: int) -> Problem:

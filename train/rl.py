@@ -29,6 +29,7 @@ from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.model.weights import INDEX
 from falcon_h1r.ops.precision import matmul_precision
 from falcon_h1r.reference_model import reference_model_path
+from falcon_h1r.thinking.deepconf import ThinkingDefaults
 from falcon_h1r.tokenizer import Tokenizer
 from falcon_h1r.train import checkpoint, distributed, losses
 from falcon_h1r.train.config import RECIPE, load_recipe, require
@@ -93,6 +94,7 @@ class RlRun(ABC):
         context = self.model.config.max_position_embeddings
         require(recipe.rollout.max_tokens < context, "rollout.max_tokens",
                 recipe.rollout.max_tokens, f"below the model's context of {context}")  # fmt: skip
+        self.system_prompt = ThinkingDefaults.load(self.start).system_prompt
         self.samples = self._fitting_samples(context)
         self.learnt = self.learnt_module()
         self.optimizer = make_optimizer(self.learnt, recipe.optimizer)
@@ -108,7 +110,9 @@ class RlRun(ABC):
         if not self.recipe.data.source:
             return []
         samples = read_prompts(Path(self.recipe.data.source))
-        fitting = [s for s in samples if has_room(self.tokenizer, s.problem, context)]
+        fitting = [
+            s for s in samples if has_room(self.tokenizer, s.problem, context, self.system_prompt)
+        ]
         if not fitting:
             raise ConfigError(
                 f"no prompt of data.source {self.recipe.data.source} leaves room for an answer in "
@@ -218,6 +222,7 @@ class RlRun(ABC):
                 seed=seed,
                 verdicts=self.verdicts,
                 weights=self.recipe.reward,
+                system_prompt=self.system_prompt,
             )
         except TrainingError as error:
             self.save_bad_sample({"step": self.step, "error": str(error)})

@@ -14,7 +14,12 @@ from falcon_h1r.engine.engine import Engine
 from falcon_h1r.engine.params import SamplingParams
 from falcon_h1r.errors import TrainingError
 from falcon_h1r.ops.reference import mix64
-from falcon_h1r.thinking.prompts import ChatTokenizer, encode_prompt
+from falcon_h1r.thinking.prompts import (
+    ChatTokenizer,
+    ThoughtTokenizer,
+    encode_prompt,
+    response_text,
+)
 from falcon_h1r.train import rewards
 from falcon_h1r.train.rewards import RewardRecipe, Terms, Verdicts
 from falcon_h1r.train.tasks import Problem
@@ -25,11 +30,8 @@ Trace = tuple[tuple[int, ...], tuple[float, ...], float, bool]
 """What sampling gives of a response: (token ids, log-probabilities, mean entropy, ended)."""
 
 
-class RolloutTokenizer(ChatTokenizer, Protocol):
+class RolloutTokenizer(ChatTokenizer, ThoughtTokenizer, Protocol):
     """What rollouts need of a tokenizer."""
-
-    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
-        """Text of token ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +103,17 @@ def sample_groups(
     seed: int,
     verdicts: Verdicts,
     weights: RewardRecipe,
+    system_prompt: str | None = None,
 ) -> list[Group]:
     """Sample `group_size` responses to each problem (by ordinal) together, and judge them.
 
-    `params` gives temperature, top_p and max_tokens. Raises TrainingError naming the prompt when
-    the model's logits held NaN, after which nothing sampled can be trusted.
+    `params` gives temperature, top_p and max_tokens; `system_prompt` is the model's own. Raises
+    TrainingError naming the prompt when the model's logits held NaN, after which nothing sampled
+    can be trusted.
     """
-    prompts = {o: tuple(encode_prompt(tokenizer, p.problem)) for o, p in problems.items()}
+    prompts = {
+        o: tuple(encode_prompt(tokenizer, p.problem, system_prompt)) for o, p in problems.items()
+    }
     requests: dict[int, int] = {}
     for ordinal, prompt in prompts.items():
         own = SamplingParams(
@@ -158,7 +164,7 @@ def judge(
     """Give each trace of one prompt its terms."""
     reference_tokens = len(tokenizer.encode(problem.response))
     lengths = [len(ids) for ids, *_ in traces]
-    texts = [tokenizer.decode(list(ids)) for ids, *_ in traces]
+    texts = [response_text(tokenizer, ids) for ids, *_ in traces]
     right = [
         ended
         and rewards.is_right(

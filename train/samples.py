@@ -107,20 +107,25 @@ class SampleTokenizer(Protocol):
         """Ids of all texts joined; only texts marked True hold control tokens."""
 
 
-def encode_sample(tokenizer: SampleTokenizer, sample: Sample) -> tuple[list[int], list[int]]:
-    """(prompt, response) token ids: the prompt as generation asks it, the response to its end.
+def encode_response(tokenizer: SampleTokenizer, thought: str, answer: str) -> list[int]:
+    """Token ids of a thought and its answer, to the token that ends a text.
 
-    No text of the sample can spell a control token.
+    Neither can spell a control token.
     """
-    prompt = encode_prompt(tokenizer, sample.problem)
     response = tokenizer.encode_segments(
         [
-            (f"{sample.thought}\n", False),
+            (f"{thought}\n", False),
             (END_OF_THOUGHT, True),
-            (f"\nThe answer is {sample.answer}.", False),
+            (f"\nThe answer is {answer}.", False),
         ]
     )
-    return prompt, [*response, *tokenizer.eos_token_ids[:1]]
+    return [*response, *tokenizer.eos_token_ids[:1]]
+
+
+def encode_sample(tokenizer: SampleTokenizer, sample: Sample) -> tuple[list[int], list[int]]:
+    """(prompt, response) token ids: the prompt as generation asks it, the response to its end."""
+    prompt = encode_prompt(tokenizer, sample.problem)
+    return prompt, encode_response(tokenizer, sample.thought, sample.answer)
 
 
 def write_shard(

@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Iterator, Mapping
 from random import Random
-from typing import Protocol
 
 from falcon_h1r.errors import ConfigError
+from falcon_h1r.thinking.prompts import encode_prompt
 from falcon_h1r.train.packing import Document
+from falcon_h1r.train.samples import SampleTokenizer, encode_response
 from falcon_h1r.train.tasks import Problem, sample_problem
 
 _MAX_DRAWS = 1000
@@ -14,22 +15,30 @@ TURN_END = "<|im_end|>"
 _ROLE = "<|im_start|>"
 
 
-class Encoder(Protocol):
-    """What the stream needs of a tokenizer."""
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text that may hold special tokens."""
-
-
 def prompt_text(problem: str) -> str:
     """The chat template of the reference model, spelled out for one user turn."""
     return f"{_ROLE}user\n{problem}{TURN_END}\n{_ROLE}assistant\n<think>\n"
 
 
-def _previous_turn(problem: Problem) -> str:
-    """An earlier turn as the chat template shows it: without its thought."""
-    answer = f"The answer is {problem.answer}."
-    return f"{_ROLE}user\n{problem.problem}{TURN_END}\n{_ROLE}assistant\n{answer}{TURN_END}\n"
+def encode_document(
+    tokenizer: SampleTokenizer,
+    problem: Problem,
+    *,
+    ordinal: int = 0,
+    earlier: Problem | None = None,
+) -> Document:
+    """A problem as generation asks it, and its response; behind another turn where there is one."""
+    turns = [{"role": "user", "content": problem.problem}]
+    if earlier is not None:
+        answer = f"The answer is {earlier.answer}."  # without its thought, as templates show it
+        turns = [
+            {"role": "user", "content": earlier.problem},
+            {"role": "assistant", "content": answer},
+            *turns,
+        ]
+    prompt = encode_prompt(tokenizer, problem.problem if earlier is None else turns)
+    response = encode_response(tokenizer, problem.thought, problem.answer)
+    return Document(ordinal, (*prompt, *response), len(prompt))
 
 
 class DocumentStream:
@@ -37,7 +46,7 @@ class DocumentStream:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: SampleTokenizer,
         *,
         families: Mapping[str, float],
         levels: Mapping[int, float],
@@ -63,14 +72,15 @@ class DocumentStream:
         shortest = None
         for _ in range(_MAX_DRAWS):
             problem = self._problem(rng)
-            before = ""
+            earlier = None
             if rng.random() < self.two_turn_share:
-                before = _previous_turn(self._problem(rng))
-            prompt = self.encoder.encode(before + prompt_text(problem.problem))
-            response = self.encoder.encode(problem.response + TURN_END)
-            if len(prompt) + len(response) <= self.max_length:
-                return Document(ordinal, (*prompt, *response), len(prompt))
-            shortest = min(len(prompt) + len(response), shortest or sys.maxsize)
+                earlier = self._problem(rng)
+            if self.encoder.chat_template is None:  # it knows no turns
+                earlier = None
+            document = encode_document(self.encoder, problem, ordinal=ordinal, earlier=earlier)
+            if len(document.token_ids) <= self.max_length:
+                return document
+            shortest = min(len(document.token_ids), shortest or sys.maxsize)
         raise ConfigError(
             f"no document of {sorted(self.families)} fits into {self.max_length} tokens: the "
             f"shortest of {_MAX_DRAWS} has {shortest}; raise data.row_length"

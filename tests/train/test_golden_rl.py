@@ -42,7 +42,7 @@ def test_the_curve_is_the_committed_one(
     ordinals = iter(range(10**6))
     monkeypatch.setattr(
         "falcon_h1r.train.rollouts.encode_prompt",
-        lambda tokenizer, problem: prompt_of(tokenizer, f"golden {next(ordinals)}"),
+        lambda tokenizer, problem, system: prompt_of(tokenizer, f"golden {next(ordinals)}"),
     )
     METHODS[method](
         rl_recipe, tmp_path / "run", [*OVERRIDES, *EXTRA[method]], report=lambda text: None

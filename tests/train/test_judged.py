@@ -77,8 +77,22 @@ def test_problems_of_the_evaluation_are_left_out(
         store=tmp_path / "s",
     )
     assert found == []
-    assert 6 < len(llm.asked) < 12
+    assert 0 < len(llm.asked) < 12
     assert not set(llm.asked) & {p.problem for p in held_out_problems("booleans", 100, level=1)}
+
+
+def test_other_words_for_a_problem_of_the_evaluation_are_no_other_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "encode_prompt", lambda tokenizer, problem, system: [])
+    monkeypatch.setattr(room, "describe_model", lambda llm: {"weights": "", "dtype": ""})
+    llm = Asked()
+    ways = {"families": ["products"], "levels": [2], "problems": 16, "traces": 1}
+    judged_traces(cast(LLM, llm), **ways, store=tmp_path / "s")  # type: ignore[arg-type]
+    own = held_out_problems("products", 16, level=2, seed=room.CALIBRATION_SEED)
+    evaluated = {p.keys[0] for p in held_out_problems("products", 100, level=2)}
+    assert llm.asked == [p.problem for p in own if p.keys[0] not in evaluated]
+    assert 0 < len(llm.asked) < len(own)
 
 
 def test_what_ctrl_c_cut_short_is_not_judged() -> None:
@@ -96,7 +110,8 @@ def equal_traces(ours: list[JudgedTrace], theirs: list[JudgedTrace]) -> bool:
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of each family and level; products at level 1 are a drill, none of which is held out."""
+    """Two of each family and level; products at level 1 are a drill, none of which is held out, and
+    one at level 2 is of the evaluation in other words."""
     sizes = {"families": ["sums", "products"], "levels": [1, 2], "problems": 2, "traces": 2}
     seen: list[Part] = []
     sampled: list[int] = []
@@ -119,7 +134,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert [part.name for part in kept] == ["sums@1", "sums@2", "products@1", "products@2"]
     assert [part.kept for part in kept] == [True, False, False, False]
     assert [part.right for part in kept] == [part.right for part in seen]
-    assert {trace.problem for trace in whole} == set(range(6))
+    assert {trace.problem for trace in whole} == set(range(5))
     assert [trace.problem for trace in whole] == sorted(trace.problem for trace in whole)
     assert len(whole) > 8
     lengths = [{len(values) for values in trace.confidences.values()} for trace in whole]

@@ -75,7 +75,14 @@ def test_a_folder_that_is_needed_is_not_removed(tmp_path: Path) -> None:
             make_folder(tmp_path, ("checkpoints", "final"), [needed])
     assert (tmp_path / "checkpoints").is_dir()
     make_folder(tmp_path, ("checkpoints",), [tmp_path / "final"])
-    assert [p.name for p in tmp_path.iterdir()] == ["final"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "final"]
+
+
+def test_nothing_is_removed_under_a_run(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with sole_run(tmp_path), pytest.raises(ConfigError, match="another process trains in"):
+        make_folder(tmp_path, ("checkpoints",))
+    assert (tmp_path / "checkpoints").is_dir()
 
 
 def test_progress_tells_rate_and_time_left() -> None:

@@ -1,5 +1,7 @@
 """Packing places every document once, whole, and never learns what it should not."""
 
+import json
+import shutil
 from itertools import accumulate, combinations, count, pairwise
 from pathlib import Path
 from random import Random
@@ -29,7 +31,7 @@ def random_documents(seed: int, longest: int):  # type: ignore[no-untyped-def]
 
 
 def encoder(vocabulary: Path) -> Tokenizer:
-    return Tokenizer.from_file(vocabulary / "tokenizer.json")
+    return Tokenizer.from_pretrained(vocabulary)
 
 
 def placed(rows: PackedRows) -> list[tuple[int, ...]]:
@@ -105,6 +107,35 @@ def test_the_stream_draws_the_same_document_from_its_number_and_never_a_held_out
     first = [stream.document(i) for i in range(30)]
     assert first[7:12] == [next(d) for d in [stream.documents(7)] for _ in range(5)]
     assert not any(is_held_out(stream._problem(Random(i))) for i in range(1500))
+
+
+def test_documents_are_asked_and_end_as_their_tokenizer_says(
+    vocabulary: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(vocabulary, other)
+    config = json.loads((other / "tokenizer_config.json").read_text())
+    config["chat_template"] = "Q: {{ messages[-1].content }} A:"
+    config["eos_token"] = config["pad_token"]
+    (other / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = encoder(other)
+    stream = DocumentStream(
+        tokenizer, families={"sums": 1.0}, levels={1: 1.0}, seed=9, max_length=384,
+        two_turn_share=0.5,
+    )  # fmt: skip
+    for document in map(stream.document, range(20)):
+        prompt = tokenizer.decode(list(document.token_ids[: document.prompt_length]))
+        assert prompt.startswith("Q: ") and prompt.endswith(" A:")
+        assert document.token_ids[-1] == tokenizer.eos_token_id == tokenizer.pad_token_id
+    del config["chat_template"]
+    (other / "tokenizer_config.json").write_text(json.dumps(config))
+    bare = DocumentStream(
+        encoder(other), families={"sums": 1.0}, levels={1: 1.0}, seed=9, max_length=384,
+        two_turn_share=0.5,
+    )  # fmt: skip
+    problems = {bare._problem(Random(f"train 9 {i}")).problem for i in range(20)}
+    asked = [bare.document(i) for i in range(20)]
+    assert {tokenizer.decode(list(d.token_ids[: d.prompt_length])) for d in asked} == problems
 
 
 def tiny_model() -> FalconH1ForCausalLM:

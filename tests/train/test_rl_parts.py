@@ -15,13 +15,15 @@ from torch import Tensor
 
 from falcon_h1r import FalconH1ForCausalLM, Tokenizer
 from falcon_h1r.errors import TrainingError
+from falcon_h1r.thinking.prompts import encode_prompt
 from falcon_h1r.train.config import load_recipe
 from falcon_h1r.train.grpo import GrpoRun
 from falcon_h1r.train.prompts import draw_problem
 from falcon_h1r.train.recipe_rl import GrpoRecipe
+from falcon_h1r.train.rewards import Verdicts
 from falcon_h1r.train.rl import BAD_SAMPLE
 from falcon_h1r.train.rl_log import Tally
-from falcon_h1r.train.rollouts import Group
+from falcon_h1r.train.rollouts import Group, judge
 from falcon_h1r.train.supply import Supply, collect
 
 
@@ -144,3 +146,38 @@ def test_export_of_a_start_in_shards(rl_recipe: Path, tiny_model: Path, tmp_path
     messages = [{"role": "user", "content": "hi"}]
     assert Tokenizer.from_pretrained(tmp_path / "final").apply_chat_template(messages) == "hi!"
     assert not (tmp_path / "final" / "calibration.json").exists()
+
+
+def test_a_thought_that_control_tokens_close_is_right_too(vocabulary: Path, tmp_path: Path) -> None:
+    """A tokenizer may mark <think> and </think> as special: decoding then leaves them out."""
+    raw = json.loads((vocabulary / "tokenizer.json").read_text())
+    for token in raw["added_tokens"]:
+        token["special"] |= token["content"] in ("<think>", "</think>")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
+    shutil.copy(vocabulary / "tokenizer_config.json", tmp_path)
+    problem = draw_problem(0, 5, {"sums": 1.0}, {1: 1.0})
+    verdicts, weights = Verdicts(tmp_path / "verdicts.jsonl"), GrpoRecipe().reward
+    judged = []
+    for folder in (vocabulary, tmp_path):
+        tokenizer = Tokenizer.from_pretrained(folder)
+        ids = [*tokenizer.encode(problem.response), tokenizer.token_to_id("<|im_end|>") or 0]
+        [rollout] = judge(
+            problem, tokenizer, [(tuple(ids), (0.0,) * len(ids), 0.0, True)], verdicts, weights, 99
+        )
+        judged.append((rollout.text, rollout.terms))
+    assert "</think>" not in tokenizer.decode(ids)
+    assert judged[0] == judged[1]
+    assert (judged[1][1].correctness, judged[1][1].format) == (1.0, 1.0)
+
+
+def test_rollouts_are_asked_with_the_models_own_system_prompt(
+    rl_recipe: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(tiny_model, start)
+    (start / "thinking.json").write_text('{"system_prompt": "Think."}')
+    run = make_run(rl_recipe, tmp_path / "run", f"model={start}")
+    [group] = run.sample(range(1))
+    prompt = encode_prompt(run.tokenizer, run.problem(0).problem, "Think.")
+    assert list(group.prompt_ids) == prompt
+    assert "Think." in run.tokenizer.decode(prompt)
