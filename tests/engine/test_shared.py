@@ -1,7 +1,10 @@
 """Several consumers of one engine: streams in turns, threads, and what a failure leaves behind."""
 
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 
 from falcon_h1r import LLM, DeepConf, FalconH1ForCausalLM, SamplingParams
 from falcon_h1r.engine.engine import Engine
+from falcon_h1r.engine.interrupts import held_back
 from falcon_h1r.errors import ConfigError, TokenizerError
 
 PROMPTS = [[5, 9, 17], [30, 2, 44, 7], [61]]
@@ -227,3 +231,77 @@ def test_a_row_of_nan_records_nothing(
     output = engine.output(request_id, 0, "error")
     assert output.logprobs is not None
     assert len(output.token_ids) == len(output.logprobs) == len(output.text) == 3
+
+
+def interrupt_after(count: int) -> Callable[..., Any]:
+    """A profile function that sends Ctrl-C at the `count`-th call or return it sees."""
+    seen = 0
+
+    def profile(frame: object, event: str, argument: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == count:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+    return profile
+
+
+def test_ctrl_c_at_any_moment_of_a_step_loses_nothing_of_others(llm: LLM) -> None:
+    """One consumer is interrupted somewhere, the other still gets every token once."""
+    params = replace(PARAMS, logprobs=0)
+    [expected] = llm.generate([PROMPTS[0]], params)
+    interrupted = 0
+    for count in range(20, 1600, 37):
+        other = llm.stream(PROMPTS[0], params)
+        tokens = list(next(other).token_ids)
+        sys.setprofile(interrupt_after(count))
+        try:
+            [output] = llm.generate([PROMPTS[1]], params)
+            interrupted += not output.finished
+        except KeyboardInterrupt:
+            interrupted += 1
+        else:
+            [trace] = output.outputs
+            assert trace.logprobs is not None and len(trace.logprobs) == len(trace.token_ids)
+        finally:
+            sys.setprofile(None)
+        for event in other:
+            tokens += event.token_ids
+        assert tokens == expected.outputs[0].token_ids
+        assert is_empty(llm)
+    assert interrupted > 10
+
+
+def test_a_second_ctrl_c_comes_through_at_once() -> None:
+    reached = []
+    with pytest.raises(KeyboardInterrupt), held_back():
+        signal.raise_signal(signal.SIGINT)
+        reached.append("first")
+        signal.raise_signal(signal.SIGINT)
+        reached.append("second")
+    assert reached == ["first"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_stream_collected_in_the_middle_of_a_step(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = alone(llm, PROMPTS[1])
+    for make in (
+        lambda: llm.stream(PROMPTS[0], PARAMS),
+        lambda: llm.think_stream([PROMPTS[0]], DeepConf(budget=4, warmup=2), PARAMS),
+    ):
+        left = [make()]
+        next(left[0])
+        run = llm.engine.runner.run
+
+        def collecting(plan: Any, run: Any = run, left: Any = left) -> Any:
+            logits = run(plan)
+            left.clear()
+            return logits
+
+        with monkeypatch.context() as patch:
+            patch.setattr(llm.engine.runner, "run", collecting)
+            assert alone(llm, PROMPTS[1]) == expected
+        assert is_empty(llm)

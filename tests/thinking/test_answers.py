@@ -398,6 +398,28 @@ def test_a_killed_worker_serves_on() -> None:
         own.close()
 
 
+@pytest.mark.parametrize("when", ["start", "answer"])
+def test_ctrl_c_does_not_shift_the_answers_after_it(when: str) -> None:
+    own = judge.Judge()
+    if when == "answer":
+        assert own.equal("2x", "x+x") is True
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-3)
+        with pytest.raises(KeyboardInterrupt):
+            while True:
+                own.equal("x+1", "1+x")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert [own.equal("x+1", "x+2"), own.equal("2x", "x+x")] == [False, True]
+    own.close()
+
+
 def test_a_stuck_worker_is_killed() -> None:
     own = judge.Judge(wall_seconds=0.3)
     try:

@@ -1,6 +1,7 @@
 """The driver over scripted traces, held against the slow transcription of the paper."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,25 @@ def test_ctrl_c_returns_what_is_done(at: int) -> None:
     assert engine.scheduler.has_unfinished() is False
 
 
+def test_a_second_ctrl_c_leaves_no_prompt_without_a_word() -> None:
+    """A list shorter than the prompts would pair answers with other prompts' questions."""
+    engine = FakeEngine({i: random_scripts(3 + i, BUDGET) for i in (1, 2, 3)})
+    engine.interrupt_at = 25
+    release, released = engine.release, []
+
+    def interrupted(request_id: int) -> None:
+        release(request_id)
+        released.append(request_id)
+        if len(released) == 1:
+            raise KeyboardInterrupt
+
+    engine.release = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        think(engine, [[1, 2], [2, 2], [3, 2]], config())
+    assert sorted(released) == [0, 1, 2]
+    assert engine.scheduler.stats()["num_blocks_used"] == 0
+
+
 def test_closing_the_stream_cancels() -> None:
     engine = FakeEngine({1: random_scripts(4, BUDGET)})
     thinking = Thinking(engine, [[1, 2]], config())
@@ -272,6 +292,30 @@ def test_a_full_record_tells_what_another_policy_would_do(keep: float, tmp_path:
     guess, live = replay_record(recorded, online), run(script, online)
     for name in ("answer", "votes", "majority_answer", "threshold", "consensus"):
         assert getattr(guess, name) == getattr(live, name)
+
+
+def test_a_replay_takes_the_measure_that_was_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    deepconf = config(mode="offline", confidence="top_logprobs", keep=1.0)
+    think(FakeEngine({1: random_scripts(3, BUDGET)}), [[1, 2]], deepconf, record=path)
+    (recorded,) = read_record(path)
+    unsaid = DeepConf(budget=BUDGET, warmup=2, window=deepconf.window, keep=1.0, mode="offline")
+    said = replace(unsaid, confidence="top_logprobs")
+    assert replay_record(recorded, unsaid).votes == replay_record(recorded, said).votes
+    with pytest.raises(RequestError, match="confidence is 'logprob' but the record holds"):
+        replay_record(recorded, replace(unsaid, confidence="logprob"))
+
+
+def test_a_replay_says_why_traces_did_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    script = random_scripts(3, BUDGET)
+    think(FakeEngine({1: script}), [[1, 2]], config(mode="offline"), record=path)
+    (recorded,) = read_record(path)
+    limited = config(total_tokens=13, consensus=None)
+    result = replay_record(recorded, limited)
+    left_out = [trace for trace in result.traces if not trace.token_ids]
+    assert len(left_out) > 2
+    assert {trace.stopped_by for trace in left_out} == {"length"}
 
 
 def test_a_record_is_read_in_the_order_of_its_prompts(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from falcon_h1r._rust import DeepConfPolicy, Event, Plan, Scheduler, Tally
+from falcon_h1r.engine.interrupts import held_back
 from falcon_h1r.engine.memory import MemoryPlan, default_memory_bytes, plan_memory
 from falcon_h1r.engine.outputs import CompletionOutput, EngineEvent
 from falcon_h1r.engine.params import Limits, SamplingParams, check_request
@@ -152,11 +153,13 @@ class Engine:
         with self._given_back_on_failure(plan):
             logits = self.runner.run(plan)
             sample, ends = self.sampler.sample(logits, plan)
-            flags, said = self.traces.advance(plan, sample, ends)
-            events = self.scheduler.commit(plan.id, *_columns(sample), flags)
-        self.sampler.count(sample, plan)
+            with held_back():  # else a row might be recorded twice, or its events be lost
+                flags, said = self.traces.advance(plan, sample, ends)
+                events = self.scheduler.commit(plan.id, *_columns(sample), flags)
+                self.sampler.count(sample, plan)
+                self._pending += [*said, *map(self._event, events)]
         pending, self._pending = self._pending, []
-        return [*pending, *said, *map(self._event, events)]
+        return pending
 
     @contextmanager
     def _given_back_on_failure(self, plan: Plan) -> Iterator[None]:

@@ -4,11 +4,12 @@ Whoever needs events steps for all; each gets the events of its own requests, wh
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from falcon_h1r._rust import Tally
 from falcon_h1r.engine.engine import Engine
+from falcon_h1r.engine.interrupts import held_back
 from falcon_h1r.engine.outputs import CompletionOutput, EngineEvent
 from falcon_h1r.engine.params import SamplingParams
 
@@ -21,9 +22,36 @@ class SharedEngine:
         self.lock = threading.RLock()
         self.owners: dict[int, Seat] = {}
 
+        self._is_stepping = False
+        self._put_off: list[Callable[[], None]] = []
+
     def seat(self) -> "Seat":
         """A place for one more consumer."""
         return Seat(self)
+
+    def step(self) -> None:
+        """Run one step of the engine and hand its events out; with the lock held."""
+        with held_back():  # Ctrl-C is one consumer's, the events are everybody's
+            self._is_stepping = True
+            try:
+                for event in self.engine.step():
+                    if (owner := self.owners.get(event.request_id)) is not None:
+                        owner._take(event)
+            finally:
+                self._is_stepping = False
+                while self._put_off:
+                    self._put_off.pop(0)()
+
+    def change(self, call: Callable[[], None]) -> None:
+        """Change what the engine runs; after the step, where this thread is in one.
+
+        A stream that is collected as garbage closes itself at any moment, on any thread.
+        """
+        with self.lock:
+            if self._is_stepping:
+                self._put_off.append(call)
+            else:
+                call()
 
 
 class Seat:
@@ -52,9 +80,7 @@ class Seat:
         """The events that wait for this consumer; if there are none, those of one step."""
         with self._shared.lock:
             if not self._waiting:
-                for event in self._engine.step():
-                    if (owner := self._shared.owners.get(event.request_id)) is not None:
-                        owner._take(event)
+                self._shared.step()
             events, self._waiting = self._waiting, []
         return events
 
@@ -69,8 +95,7 @@ class Seat:
 
     def set_answer(self, request_id: int, trace_index: int, answer_class: int | None) -> None:
         """See Engine."""
-        with self._shared.lock:
-            self._engine.set_answer(request_id, trace_index, answer_class)
+        self._shared.change(lambda: self._engine.set_answer(request_id, trace_index, answer_class))
 
     def tally(self, request_id: int) -> Tally:
         """See Engine."""
@@ -86,17 +111,18 @@ class Seat:
 
     def abort(self, request_id: int) -> None:
         """See Engine."""
-        with self._shared.lock:
-            self._engine.abort(request_id)
+        self._shared.change(lambda: self._engine.abort(request_id))
 
     def release(self, request_id: int) -> None:
         """See Engine."""
-        with self._shared.lock:
-            self._engine.release(request_id)
-            self._shared.owners.pop(request_id, None)
-            self._held.discard(request_id)
-            self._unfinished.discard(request_id)
-            self._waiting = [e for e in self._waiting if e.request_id != request_id]
+        self._shared.change(lambda: self._release(request_id))
+
+    def _release(self, request_id: int) -> None:
+        self._engine.release(request_id)
+        self._shared.owners.pop(request_id, None)
+        self._held.discard(request_id)
+        self._unfinished.discard(request_id)
+        self._waiting = [e for e in self._waiting if e.request_id != request_id]
 
     def close(self) -> None:
         """Abort and release what is still there."""

@@ -53,6 +53,9 @@ class LineWorker:
             ready = self._line(self._worker, START_SECONDS)
         except (BrokenPipeError, TimeoutError):
             ready = b""
+        except BaseException:  # its line, unread, would be taken for the next answer
+            self._kill()
+            raise
         if ready != b"ready":
             self._kill()
             raise BrokenPipeError(f"{self._command[2]} did not start")
@@ -67,6 +70,9 @@ class LineWorker:
         except (BrokenPipeError, TimeoutError):
             self._kill()
             return None
+        except BaseException:  # Ctrl-C: its answer, unread, would be taken for the next one
+            self._kill()
+            raise
 
     def _line(self, worker: subprocess.Popen[bytes], seconds: float) -> bytes:
         """Return the next line; TimeoutError or BrokenPipeError instead of a wait without end."""

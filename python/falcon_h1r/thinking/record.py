@@ -124,9 +124,17 @@ def replay_record(prompt: RecordedPrompt, deepconf: DeepConf | None = None) -> T
 
     Traces are taken one after another, so num_tokens is the least the policy can spend. The
     traces must have run in full to tell what a milder policy would do: record offline. Raises
-    RequestError when the policy asks for more traces than were recorded.
+    RequestError when the policy asks for more traces than were recorded, or for another measure of
+    confidence.
     """
+    recorded = prompt.deepconf.confidence
     config = deepconf or prompt.deepconf
+    config = dataclasses.replace(config, confidence=config.confidence or recorded)
+    if config.confidence != recorded:
+        raise RequestError(
+            f"confidence is {config.confidence!r} but the record holds {recorded!r}; leave it out "
+            "or record with it"
+        )
     if config.budget > len(prompt.traces):
         raise RequestError(
             f"budget is {config.budget} but {len(prompt.traces)} traces are recorded; "
@@ -138,6 +146,7 @@ def replay_record(prompt: RecordedPrompt, deepconf: DeepConf | None = None) -> T
     confidences = [np.asarray(row["confidences"], dtype=np.float64) for row in rows]
     tally, spent = replay(config.policy(), confidences, answers)
     last = max((i for i, (num_tokens, _) in enumerate(spent) if num_tokens), default=0)
+    left_out: FinishReason = "consensus" if tally.consensus else "length"
     traces = []
     for i, (row, (num_tokens, is_weak)) in enumerate(zip(rows, spent, strict=True)):
         tracker = ConfidenceTracker(config.window or 1)
@@ -153,7 +162,7 @@ def replay_record(prompt: RecordedPrompt, deepconf: DeepConf | None = None) -> T
                 confidences=row["confidences"][:num_tokens],
                 lowest_group=tracker.lowest_group,
                 weight=tally.weights[i],
-                stopped_by="consensus" if i > last and tally.consensus else reason,
+                stopped_by=left_out if i > last and tally.last_voter is not None else reason,
             )
         )
     return build_result(tally, classes, traces, seconds=0.0, partial=False)

@@ -190,6 +190,8 @@ class Thinking:
                 pass
         except KeyboardInterrupt:
             events.close()  # when the interrupt came between two events
+            if None in self.results:  # a second one came before all were told of
+                raise
         return [result for result in self.results if result is not None]
 
     def _follow(self, event: EngineEvent) -> Generator[ThinkingEvent, None, None]:
@@ -279,10 +281,17 @@ class Thinking:
                 self._finish(request, partial=True)
             except Exception as error:
                 failed = failed or error
-                if self._requests.pop(request.request_id, None) is not None:
-                    self._engine.release(request.request_id)
+                self._drop(request.request_id)
+            except BaseException:  # another Ctrl-C
+                for request_id in list(self._requests):
+                    self._drop(request_id)
+                raise
         if failed is not None:
             raise failed
+
+    def _drop(self, request_id: int) -> None:
+        if self._requests.pop(request_id, None) is not None:
+            self._engine.release(request_id)
 
     def _finish(self, request: _Request, partial: bool) -> ThinkingResult:
         tally = self._engine.tally(request.request_id)
