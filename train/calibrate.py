@@ -15,11 +15,12 @@ from typing import Any
 from falcon_h1r.errors import ConfigError
 from falcon_h1r.hub import read_object
 from falcon_h1r.llm import LLM
+from falcon_h1r.model.weights import tensor_files
 from falcon_h1r.train.calibration import KEEPS, START, WARMUP, Calibration, choose
 from falcon_h1r.train.checkpoint import MANIFEST, write_folder
 from falcon_h1r.train.config import known_name, require
 from falcon_h1r.train.judged import Part, judged_traces
-from falcon_h1r.train.loop import make_folder, sole_run
+from falcon_h1r.train.loop import make_folder, named, sole_run
 from falcon_h1r.train.tasks import EVALUATED, FAMILIES
 
 THINKING, CALIBRATION = "thinking.json", "calibration.json"
@@ -48,6 +49,7 @@ def calibrate(
     no share, an output that is not of calibrate, and one that another process makes; TrainingError
     when the disk refuses.
     """
+    output = named(output)
     for family in families:
         known_name(family, FAMILIES, family, "a family of tasks")
     require(keep is None or 0 < keep <= 1, "keep", keep, "in (0, 1]")
@@ -57,6 +59,7 @@ def calibrate(
         **START, "warmup": WARMUP, "keep": keep or KEEPS[0],
         "max_tokens": max_tokens, "temperature": 0.7, "top_p": 1.0,
     }  # fmt: skip
+    tensor_files(model)  # refuses what is no model
     own = read_object(model / THINKING)
     thinking |= {key: own[key] for key in ("system_prompt",) if key in own}
     made: list[Calibration] = []

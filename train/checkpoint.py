@@ -45,6 +45,9 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+_DISK = (OSError, SafetensorError)
+
+
 def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write files into a temporary folder and make it `target`, whole or not at all.
 
@@ -64,6 +67,8 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
         temporary.rename(target)
         _fsync(target.parent)
     except (OSError, SafetensorError, WeightsError) as error:  # a full disk has many names
+        if isinstance(error, WeightsError) and not isinstance(error.__cause__, _DISK):
+            raise  # of a model that could not be read
         raise TrainingError(
             f"could not save {target}: {error}; earlier saves are intact; make room and resume"
         ) from error
@@ -110,7 +115,7 @@ def _prune(folder: Path, newest: Path, keep: int) -> None:
     older = [p for p in others if p.name < newest.name]
     later = [p for p in others if p.name > newest.name]
     torn = [*folder.glob(".step-*.partial"), *folder.glob(".step-*.removed")]
-    for path in (*older[: len(older) - (keep - 1)], *later, *torn):
+    for path in (*older[: max(0, len(older) - (keep - 1))], *later, *torn):
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -35,7 +35,7 @@ from falcon_h1r.train.curation.recipe import CurateRecipe
 from falcon_h1r.train.curation.rollouts import Roll, Roller
 from falcon_h1r.train.curation.shard import Counts, ShardWorker, load_counts
 from falcon_h1r.train.curation.sources import open_source
-from falcon_h1r.train.loop import Report, stop_on_interrupt
+from falcon_h1r.train.loop import Report, named, sole_run, stop_on_interrupt
 from falcon_h1r.train.samples import Sample, read_samples, write_samples, write_shard
 from falcon_h1r.train.vocabulary import TOKENIZER_FILES, build_vocabulary
 
@@ -301,7 +301,8 @@ def _begun(recipe: CurateRecipe) -> str:
     """What shards that were read depend on: the mix is made of them afterwards."""
     known = asdict(recipe)
     del known["mix"], known["filters"]["max_broken"]
-    return json.dumps({"recipe": known, "inputs": _inputs(recipe)}, sort_keys=True)
+    # Not sorted: the order of sources and families decides what a position means.
+    return json.dumps({"recipe": known, "inputs": _inputs(recipe)})
 
 
 def _is_begun(recipe: CurateRecipe, work: Path) -> bool:
@@ -389,7 +390,19 @@ def run_curate(
         resolved = recipe
     else:
         resolved = load_recipe(CurateRecipe, recipe, overrides)
-    output = Path(output)
+    output = named(output)
+    with sole_run(output, output.with_name(f".{output.name}.lock")):
+        return _curate(resolved, output, fresh, report, watch, roll)
+
+
+def _curate(
+    resolved: CurateRecipe,
+    output: Path,
+    fresh: bool,
+    report: Report,
+    watch: Watch,
+    roll: Roll | None,
+) -> dict[str, Any] | None:
     work = output.with_name(output.name + ".work")
     _refuse_other(output, RECIPE, MANIFEST, "report.json")
     _refuse_other(work, RUN)

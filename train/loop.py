@@ -80,7 +80,7 @@ def make_folder(
     """Make a run's folder, and remove `forget` from it.
 
     Raises ConfigError, and removes nothing, when that would take one of the `needed` folders and
-    while another process trains there; TrainingError when the disk refuses.
+    while another process works there; TrainingError when the disk refuses.
     """
     forgotten = [output / name for name in forget]
     for path in forgotten:
@@ -109,19 +109,35 @@ def keep_recipe(path: Path, recipe: Any) -> None:
 
 
 @contextlib.contextmanager
-def sole_run(output: Path) -> Iterator[None]:
-    """Hold a run's folder, which must exist; ConfigError while another process trains in it."""
-    with disk_errors(output / LOCK):
-        file = (output / LOCK).open("w")
+def sole_run(output: Path, lock: Path | None = None) -> Iterator[None]:
+    """Hold a run's folder, which must exist; ConfigError while another process works on it.
+
+    `lock` is the file that is held, where the folder itself may be replaced; it is removed again.
+    """
+    path = output / LOCK if lock is None else lock
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                raise BlockingIOError  # who held it has just removed it
         except BlockingIOError:
             raise ConfigError(
-                f"another process trains in {output}; wait for it, stop it, or name another "
-                "--output"
+                f"another process works on {output}; wait for it, stop it, or name another --output"
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            if lock is not None:
+                path.unlink(missing_ok=True)
+
+
+def named(output: str | Path) -> Path:
+    """The path of an output by a name of its own, so that others can stand beside it."""
+    path = Path(output)
+    return path if path.name not in ("", "..") else path.resolve()
 
 
 def finite(value: Any) -> Any:

@@ -146,6 +146,10 @@ def save_adapter(
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+_UNKNOWN_WAYS = ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "fan_in_fan_out")
+"""Fields of peft that change what an adapter's tensors mean."""
+
+
 def read_adapter(recipe: LoraRecipe) -> dict[str, Tensor]:
     """The tensors of `recipe.adapter`; WeightsError when it is damaged or of another shape."""
     folder = Path(recipe.adapter or "")
@@ -161,6 +165,17 @@ def read_adapter(recipe: LoraRecipe) -> dict[str, Tensor]:
             raise WeightsError(
                 f"{folder / CONFIG} has {key} {config.get(key)}; the recipe's lora has {wanted}"
             )
+    for key in _UNKNOWN_WAYS:
+        if config.get(key):
+            raise WeightsError(
+                f"{folder / CONFIG} has {key} {config[key]!r}, which is not known here; make the "
+                "adapter without it"
+            )
+    if config.get("bias", "none") != "none":
+        raise WeightsError(
+            f"{folder / CONFIG} has bias {config['bias']!r}; only adapters with bias 'none' are "
+            "known here"
+        )
     return found
 
 

@@ -1,5 +1,6 @@
 """What recipes that draw from the generators have in common: weights of families and levels."""
 
+import math
 from collections.abc import Mapping
 
 from falcon_h1r.errors import ConfigError
@@ -24,5 +25,5 @@ def check_mix(families: Mapping[str, float], levels: Mapping[int, float]) -> Non
     mix: dict[str, Mapping[str, float] | Mapping[int, float]]
     mix = {"families": families, "levels": levels}
     for name, weights in mix.items():
-        positive = all(w >= 0 for w in weights.values()) and sum(weights.values()) > 0
-        require(positive, f"data.{name}", weights, "weights >= 0, one of them positive")
+        positive = all(w >= 0 for w in weights.values()) and 0 < sum(weights.values()) < math.inf
+        require(positive, f"data.{name}", weights, "finite weights >= 0, one of them positive")

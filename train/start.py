@@ -1,6 +1,5 @@
 """What a supervised run starts with: its tokenizer and its model, fresh or from a folder."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from functools import partial
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from falcon_h1r.errors import ConfigError, TrainingError
+from falcon_h1r.hub import read_object
 from falcon_h1r.model.config import FalconH1Config
 from falcon_h1r.model.model import FalconH1ForCausalLM
 from falcon_h1r.tokenizer import Tokenizer
@@ -92,6 +92,7 @@ def prepare_vocabulary(recipe: SftRecipe, output: Path) -> None:
     """
     folder = output / VOCABULARY
     sources = _tokenizer_folders(recipe)
+    tokenizers = [_tokenizer(source) for source in sources]
 
     def fill(temporary: Path) -> None:
         if not sources:
@@ -102,8 +103,8 @@ def prepare_vocabulary(recipe: SftRecipe, output: Path) -> None:
 
     if not folder.exists():
         write_folder(folder, fill)
-    for source in sources:
-        if _tokenizer(folder) != _tokenizer(source):
+    for source, tokenizer in zip(sources, tokenizers, strict=True):
+        if _tokenizer(folder) != tokenizer:
             raise ConfigError(
                 f"{source} has another tokenizer than {folder}; curate with the tokenizer of the "
                 "model that learns, or use --fresh where the run was of another"
@@ -111,8 +112,8 @@ def prepare_vocabulary(recipe: SftRecipe, output: Path) -> None:
 
 
 def _tokenizer(folder: str | Path) -> Any:
-    """A folder's tokenizer.json."""
-    return json.loads((Path(folder) / TOKENIZER_FILES[0]).read_text(encoding="utf-8"))
+    """A folder's tokenizer.json; ConfigError where it cannot be read."""
+    return read_object(Path(folder) / TOKENIZER_FILES[0])
 
 
 def model_config(recipe: SftRecipe, encoder: Tokenizer) -> FalconH1Config:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from falcon_h1r import ConfidenceTracker, reference_model_path
 from falcon_h1r.errors import ConfigError, FalconH1RError
@@ -196,8 +197,9 @@ def judged_as(given: list[JudgedTrace], monkeypatch: pytest.MonkeyPatch) -> None
 def source(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
-    for name in ("config.json", "thinking.json", "manifest.json", "model.safetensors"):
+    for name in ("config.json", "thinking.json", "manifest.json"):
         (folder / name).write_text("{}")
+    save_file({"x": np.zeros(1)}, folder / "model.safetensors")
     return folder
 
 

@@ -285,6 +285,30 @@ def test_what_rollouts_dropped_is_remembered_after_a_stop(recipe: Path, tmp_path
     assert contents(tmp_path / "set") == contents(tmp_path / "whole")
 
 
+def test_what_rollouts_dropped_is_remembered_without_a_thought_too(
+    recipe: Path, tmp_path: Path
+) -> None:
+    """Where thoughts are not asked for, the problem of a wrong reference is still a duplicate."""
+    rows = [{"problem": "Which is it?", "answer": answer} for answer in ("7", "5")]
+    path = write_lines(tmp_path / "bare.jsonl", [rows[0], chain(1), rows[1], chain(2)])
+    overrides = [f"sources={{c: {{kind: jsonl, path: {path}}}}}", "evaluation=[]", "mix={}",
+                 "augment={}", "shard_size=2", "filters.empty_thought=false",
+                 "difficulty.weights={unsolved: 1, unknown: 1}"]  # fmt: skip
+
+    def roll(problems: Any) -> list[list[Rollout]]:
+        wrong = [Rollout("", "-1", True)] * 8
+        return [wrong if p == "Which is it?" else [Rollout("", None, False)] * 8 for p in problems]
+
+    def stop(source: str, num_read: int, num_kept: int, share: float | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    whole = run_curate(recipe, tmp_path / "whole", overrides, roll=roll, **SILENT)
+    assert whole is not None
+    assert run_curate(recipe, tmp_path / "set", overrides, roll=roll, watch=stop, **SILENT) is None
+    assert run_curate(recipe, tmp_path / "set", overrides, roll=roll, **SILENT) == whole
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
+
+
 def test_rollouts_of_the_reference_model_depend_on_the_problem_alone() -> None:
     roller = Roller(DifficultyRecipe(model="reference", rollouts=2, max_tokens=150), seed=1)
     first = "What is 17 + 25 - 9?"

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from curation_helpers import (
 
 from falcon_h1r.cli.main import main
 from falcon_h1r.errors import ConfigError, TrainingError
+from falcon_h1r.train.checkpoint import verify_folder
 from falcon_h1r.train.curate import run_curate
 from falcon_h1r.train.tasks import FAMILIES
 
@@ -191,3 +193,48 @@ def test_every_family_can_be_curated(tmp_path: Path, recipe: Path) -> None:
     assert made is not None
     assert set(made["mix"]["family"]) == set(FAMILIES)
     assert set(made["dropped"]) <= {"exact duplicate", "solutions of one problem"}
+
+
+def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
+    """The second is refused, and the first is whole."""
+    overrides = only_chains(tmp_path, [chain(i) for i in range(40)])
+    refused = []
+
+    def again(source: str, num_read: int, num_kept: int, share: float | None) -> None:
+        if not refused:
+            with pytest.raises(ConfigError, match="another process works on"):
+                run_curate("smoke_curate", tmp_path / "set", overrides, fresh=True, **SILENT)
+            refused.append(source)
+
+    made = run_curate("smoke_curate", tmp_path / "set", overrides, watch=again, **SILENT)
+    assert made is not None and refused
+    assert verify_folder(tmp_path / "set") is None
+    assert not list(tmp_path.glob(".set*")) and not (tmp_path / "set.work").exists()
+
+
+def test_sources_in_another_order_are_another_run(tmp_path: Path) -> None:
+    """A position counts from the first source on."""
+    for name in "ab":
+        lines = [json.dumps(chain(i if name == "a" else 100 + i)) for i in range(6)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+
+    def sources(order: str) -> list[str]:
+        each = ", ".join(f"{n}: {{kind: jsonl, path: {tmp_path}/{n}.jsonl}}" for n in order)
+        return [f"sources={{{each}}}", "shard_size=2"]
+
+    def stop(source: str, num_read: int, num_kept: int, share: float | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    cut = run_curate("smoke_curate", tmp_path / "set", sources("ab"), watch=stop, **SILENT)
+    assert cut is None
+    with pytest.raises(ConfigError, match="begun by another recipe"):
+        run_curate("smoke_curate", tmp_path / "set", sources("ba"), **SILENT)
+
+
+def test_a_set_in_the_present_folder_has_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"{tmp_path} holds something"):
+        run_curate("smoke_curate", ".", **SILENT)

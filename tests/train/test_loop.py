@@ -60,7 +60,7 @@ def test_a_stop_counts_also_when_nobody_reads(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_held_by_one_run(tmp_path: Path) -> None:
-    refused = pytest.raises(ConfigError, match="another process trains in")
+    refused = pytest.raises(ConfigError, match="another process works on")
     with sole_run(tmp_path), refused, sole_run(tmp_path):
         pass
     with sole_run(tmp_path):
@@ -80,7 +80,7 @@ def test_a_folder_that_is_needed_is_not_removed(tmp_path: Path) -> None:
 
 def test_nothing_is_removed_under_a_run(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    with sole_run(tmp_path), pytest.raises(ConfigError, match="another process trains in"):
+    with sole_run(tmp_path), pytest.raises(ConfigError, match="another process works on"):
         make_folder(tmp_path, ("checkpoints",))
     assert (tmp_path / "checkpoints").is_dir()
 

@@ -123,6 +123,15 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
     assert torch.equal(tensors["model"]["w"], torch.full((2,), 4.0))
 
 
+@pytest.mark.parametrize("keep", range(1, 8))
+def test_as_many_checkpoints_stay_as_are_asked_for(tmp_path: Path, keep: int) -> None:
+    for step in range(1, 13):
+        group = {"w": torch.zeros(1)}
+        checkpoint.save_checkpoint(tmp_path, step, {"model": group}, {"step": step}, keep=keep)
+        newest = range(max(1, step - keep + 1), step + 1)
+        assert sorted(p.name for p in tmp_path.glob("step-*")) == [f"step-{n:08d}" for n in newest]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -133,6 +142,7 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
         ("optimizer.kind=sgd", "optimizer.kind is 'sgd'; it must be one of muon, adamw"),
         ("model.width=3", "model.width is not a field of FalconH1Config"),
         ("model.vocab_size=300", "model.vocab_size is given; the tokenizer decides"),
+        ("data.families={sums: .inf}", "finite weights >= 0"),
         (
             "data.families={sums: 1.0, riddles: 2.0}",
             "data.families.riddles is not a family of tasks",

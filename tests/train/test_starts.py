@@ -198,6 +198,21 @@ def test_a_fresh_model_takes_the_ids_and_the_template_of_its_tokenizer(
         build_model(recipe, Tokenizer.from_pretrained(other), torch.device("cpu"))
 
 
+def test_a_broken_tokenizer_of_the_start_leaves_nothing_behind(
+    tiny_recipe: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    """What was copied would be refused again after the source was mended."""
+    other = tmp_path / "other"
+    shutil.copytree(vocabulary, other)
+    whole = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(whole[:100])
+    words = [f"data.tokenizer={other}", "optimizer.steps=1"]
+    with pytest.raises(ConfigError, match=r"broken JSON in .*tokenizer\.json"):
+        run_sft(tiny_recipe, tmp_path / "run", words, report=quiet)
+    (other / "tokenizer.json").write_text(whole)
+    assert run_sft(tiny_recipe, tmp_path / "run", words, report=quiet) is not None
+
+
 def test_a_vocabulary_without_its_package_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

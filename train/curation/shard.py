@@ -203,7 +203,7 @@ class ShardWorker:
             )
             if tried and not (right or is_certain) and is_consistent_error(tried, consistent):
                 self._drop(counts, "consistent error", draft.source, draft.where)
-                if draft.thought:
+                if draft.thought or not self.recipe.filters.empty_thought:
                     remembered.append(draft.sample())
                 continue
             proposals: list[Draft] = []

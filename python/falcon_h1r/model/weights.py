@@ -184,7 +184,7 @@ def save(model: "FalconH1ForCausalLM", folder: Path) -> None:
                 os.replace(path, folder / path.name)
         _sync(folder)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{folder}: cannot write the model: {error}") from None
+        raise WeightsError(f"{folder}: cannot write the model: {error}") from error
 
 
 def _sync(path: Path) -> None:

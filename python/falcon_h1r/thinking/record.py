@@ -130,7 +130,7 @@ def replay_record(prompt: RecordedPrompt, deepconf: DeepConf | None = None) -> T
     recorded = prompt.deepconf.confidence
     config = deepconf or prompt.deepconf
     config = dataclasses.replace(config, confidence=config.confidence or recorded)
-    if config.confidence != recorded:
+    if recorded is not None and config.confidence != recorded:
         raise RequestError(
             f"confidence is {config.confidence!r} but the record holds {recorded!r}; leave it out "
             "or record with it"
