@@ -296,7 +296,10 @@ class Scheduler:
     def release(self, request_id: int) -> None:
         """Forget a finished request."""
     def clear_prefix_cache(self) -> None:
-        """Forget all kept prefixes, as must be done when the model's weights change."""
+        """Forget all kept prefixes, as must be done when the model's weights change.
+
+        Those of requests that are still running are kept later on: call it when none is.
+        """
     def has_unfinished(self) -> bool: ...
     def stats(self) -> dict[str, int]:
         """Return counters since the start, and the blocks and slots in use and in all."""

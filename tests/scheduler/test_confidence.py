@@ -106,6 +106,9 @@ def test_bad_arguments() -> None:
         tracker.tail(0)
     with pytest.raises(ConfigError, match='vote is "best"; give one of majority'):
         tracker.weight("best")
+    for power in (math.nan, -1.0, 1001.0):
+        with pytest.raises(ConfigError, match="power is"):
+            tracker.weight("mean", power=power)
 
 
 def test_weights() -> None:

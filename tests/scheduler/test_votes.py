@@ -119,6 +119,19 @@ def test_offline_keeps_the_best(seed: int, keep: float) -> None:
     assert tally.threshold is None
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_a_replay_counts_as_a_scheduler_that_asks_after_every_trace(seed: int) -> None:
+    """The consensus is that of the shortest replay of the first traces that has one."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(3, 16))
+    confidences = [rng.uniform(0.1, 4, size=rng.integers(1, 9)) for _ in range(count)]
+    answers = [None if rng.random() < 0.1 else int(rng.integers(2)) for _ in range(count)]
+    config = policy(warmup=3, power=float(rng.choice([1, 6])), consensus=float(rng.uniform(0.5, 1)))
+    tally, _ = replay(config, confidences, answers)
+    ends = [replay(config, confidences[:n], answers[:n])[0].consensus for n in range(3, count + 1)]
+    assert tally.consensus == next((end for end in ends if end is not None), None)
+
+
 def test_replay_refuses() -> None:
     with pytest.raises(RequestError, match="warmup is 2 but only 1 traces"):
         replay(policy(), [np.ones(3)], [0])

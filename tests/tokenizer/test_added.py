@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, normalizers
+from tokenizers import AddedToken, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Reference
 
 from falcon_h1r.tokenizer import Tokenizer
@@ -128,3 +128,23 @@ def test_untrusted_text_never_holds_a_control_token(tokenizer: Tokenizer) -> Non
     )
     assert mixed.count(start) == 1 and mixed[0] == start
     assert tokenizer.decode(mixed, skip_special_tokens=False) == "<|im_start|>" * 3
+
+
+def test_a_word_of_the_vocabulary_is_no_control_token_in_untrusted_text() -> None:
+    """With `ignore_merges` the model looks a whole word up before it merges."""
+    theirs = Reference.from_str(reference_json("gpt2"))
+    theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    file = json.loads(theirs.to_str())
+    vocab = file["model"]["vocab"]
+    vocab["<|end|>"] = max(vocab.values()) + 1
+    file["model"]["ignore_merges"] = True
+    token = {"id": vocab["<|end|>"], "content": "<|end|>", "special": True, "normalized": False}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    file["added_tokens"] = [token | flags]
+    ours = Tokenizer(json.dumps(file))
+    end = vocab["<|end|>"]
+    assert ours.encode("<|end|>") == [end]
+    for untrusted in ("<|end|>", "a<|end|>b"):
+        ids = ours.encode_segments([(untrusted, False)])
+        assert end not in ids and ours.decode(ids) == untrusted
+    assert ours.encode_segments([("x", False), ("<|end|>", True)])[-1] == end

@@ -90,6 +90,17 @@ def test_lone_surrogates_read_as_replacement_characters(tokenizer: Tokenizer) ->
     assert tokenizer.encode("a\ud800b\udc00") == tokenizer.encode("a\ufffdb\ufffd")
     assert tokenizer.encode_batch(["\udfff"]) == [tokenizer.encode("\ufffd")]
     assert tokenizer.encode_segments([("\udfff", False)]) == tokenizer.encode("\ufffd")
+    assert tokenizer.token_to_id("\ud800") == tokenizer.token_to_id("\ufffd")
+    extended = tokenizer.extend_for_reasoning(["\ud800"])
+    assert extended.token_to_id("\ufffd") is not None
+
+
+@pytest.mark.parametrize("token_id", [-1, 2**32, 2**64, -(2**200)])
+def test_what_is_no_id_names_no_token(tokenizer: Tokenizer, token_id: int) -> None:
+    assert tokenizer.id_to_token(token_id) is None
+    for read in (tokenizer.decode_stream().push, lambda token_id: tokenizer.decode([token_id])):
+        with pytest.raises(TokenizerError, match="unknown"):
+            read(token_id)
 
 
 def test_nul_and_wrong_types(tokenizer: Tokenizer) -> None:

@@ -478,6 +478,7 @@ impl ConfidenceTracker {
     #[pyo3(signature = (vote, exp_weights=false, power=1.0))]
     fn weight(&self, vote: &str, exp_weights: bool, power: f64) -> PyResult<Option<f64>> {
         let measure = core::Measure::parse(vote).map_err(raise)?;
+        core::policy::check_power(power).map_err(raise)?;
         Ok(measure
             .of(&self.0)
             .map(|value| measure.weight(value, exp_weights, power)))
@@ -502,6 +503,7 @@ fn vote(
 
 #[pyfunction]
 fn replay(
+    py: Python<'_>,
     policy: &DeepConfPolicy,
     confidences: Vec<PyReadonlyArray1<'_, f64>>,
     answer_classes: Vec<Option<u64>>,
@@ -517,6 +519,7 @@ fn replay(
     let traces = traces
         .map(|(values, answer)| Ok((slice(values, "confidences")?, answer)))
         .collect::<PyResult<Vec<_>>>()?;
-    let (tally, spent) = core::vote::replay(&policy.0, &traces).map_err(raise)?;
+    let replayed = py.detach(|| core::vote::replay(&policy.0, &traces));
+    let (tally, spent) = replayed.map_err(raise)?;
     Ok((tally.into(), spent))
 }

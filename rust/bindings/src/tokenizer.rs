@@ -3,6 +3,7 @@
 use crate::error::TokenizerError;
 use falcon_tokenizer as core;
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyString};
@@ -42,6 +43,20 @@ fn raise(error: core::TokenizerError) -> PyErr {
     TokenizerError::new_err(error.to_string())
 }
 
+/// None instead of Python's error for an integer that no 64 bits hold: no id is so large.
+fn in_64_bits<T>(extracted: PyResult<T>) -> PyResult<Option<T>> {
+    match extracted {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => Python::attach(|py| {
+            if error.is_instance_of::<PyOverflowError>(py) {
+                Ok(None)
+            } else {
+                Err(error)
+            }
+        }),
+    }
+}
+
 fn id(id: i64) -> PyResult<u32> {
     u32::try_from(id).map_err(|_| {
         TokenizerError::new_err(format!(
@@ -57,7 +72,12 @@ fn ids(given: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     if let Ok(array) = given.extract::<PyReadonlyArray1<'_, i64>>() {
         return array.as_array().iter().map(|&i| id(i)).collect();
     }
-    given.extract::<Vec<i64>>()?.into_iter().map(id).collect()
+    let given = in_64_bits(given.extract::<Vec<i64>>())?;
+    given
+        .unwrap_or(vec![i64::MAX])
+        .into_iter()
+        .map(id)
+        .collect()
 }
 
 /// Two numpy arrays: all ids, and where each text's ids start and end.
@@ -92,12 +112,14 @@ impl Tokenizer {
         self.0.json()
     }
 
-    fn token_to_id(&self, token: &str) -> Option<u32> {
-        self.0.token_to_id(token)
+    fn token_to_id(&self, token: &Bound<'_, PyString>) -> PyResult<Option<u32>> {
+        Ok(self.0.token_to_id(text(token)?.as_ref()))
     }
 
-    fn id_to_token(&self, token_id: i64) -> Option<&str> {
-        self.0.id_to_token(u32::try_from(token_id).ok()?)
+    fn id_to_token(&self, token_id: &Bound<'_, PyAny>) -> PyResult<Option<&str>> {
+        let token_id = in_64_bits(token_id.extract::<i64>())?;
+        let token_id = token_id.and_then(|id| u32::try_from(id).ok());
+        Ok(token_id.and_then(|id| self.0.id_to_token(id)))
     }
 
     fn control_tokens(&self) -> Vec<(&str, u32)> {
@@ -105,7 +127,17 @@ impl Tokenizer {
     }
 
     #[pyo3(signature = (symbols = None))]
-    fn reasoning_json(&self, py: Python<'_>, symbols: Option<Vec<String>>) -> PyResult<String> {
+    fn reasoning_json(
+        &self,
+        py: Python<'_>,
+        symbols: Option<Vec<Bound<'_, PyString>>>,
+    ) -> PyResult<String> {
+        let symbols: Option<Vec<String>> = symbols
+            .map(|given| {
+                let owned = |symbol| text(symbol).map(|symbol| symbol.as_ref().to_owned());
+                given.iter().map(owned).collect::<PyResult<_>>()
+            })
+            .transpose()?;
         let extended = py.detach(|| self.0.extend_for_reasoning(symbols.as_deref()));
         Ok(extended.map_err(raise)?.json().to_owned())
     }
@@ -212,8 +244,8 @@ struct DecodeStream {
 
 #[pymethods]
 impl DecodeStream {
-    fn push(&self, token_id: i64) -> PyResult<String> {
-        let id = id(token_id)?;
+    fn push(&self, token_id: &Bound<'_, PyAny>) -> PyResult<String> {
+        let id = id(in_64_bits(token_id.extract())?.unwrap_or(i64::MAX))?;
         let mut stream = self
             .stream
             .lock()
@@ -235,7 +267,13 @@ fn reasoning_symbols() -> Vec<String> {
 }
 
 #[pyfunction]
-fn render_chat(py: Python<'_>, template: &str, context: &str) -> PyResult<String> {
+fn render_chat(
+    py: Python<'_>,
+    template: &Bound<'_, PyString>,
+    context: &Bound<'_, PyString>,
+) -> PyResult<String> {
+    let (template, context) = (text(template)?, text(context)?);
+    let (template, context) = (template.as_ref(), context.as_ref());
     let now = |format: &str| {
         Python::attach(|py| {
             let time = py.import("time")?.call_method1("strftime", (format,))?;

@@ -8,7 +8,7 @@
 use crate::denormals::Flushed;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How long a worker looks for the next region before it sleeps.
@@ -108,6 +108,7 @@ impl Shared {
 
 struct Pool {
     shared: Arc<Shared>,
+    /// Threads asked for; fewer may have started.
     num_threads: usize,
     /// The process that made the workers; a forked child has none and makes its own.
     process: u32,
@@ -125,18 +126,15 @@ impl Pool {
             lock: Mutex::new(()),
             wake: Condvar::new(),
         });
-        let mut started = 1;
         for index in 1..num_threads {
             let shared = Arc::clone(&shared);
             let builder = std::thread::Builder::new().name(format!("falcon-kernels-{index}"));
             // Fewer workers than asked for is slower, not wrong.
-            if builder.spawn(move || shared.work()).is_ok() {
-                started += 1;
-            }
+            drop(builder.spawn(move || shared.work()));
         }
         Self {
             shared,
-            num_threads: started,
+            num_threads,
             process: std::process::id(),
         }
     }
@@ -156,13 +154,11 @@ impl Pool {
         }));
         // Workers hold the read lock while they run tasks, so nobody is inside after this line.
         self.wait_for_workers();
+        let panicked = shared.panicked.swap(false, Ordering::AcqRel);
         if let Err(payload) = own {
             std::panic::resume_unwind(payload);
         }
-        assert!(
-            !shared.panicked.swap(false, Ordering::AcqRel),
-            "a kernel task panicked"
-        );
+        assert!(!panicked, "a kernel task panicked");
     }
 
     fn wait_for_workers(&self) {
@@ -199,6 +195,15 @@ pub fn num_threads() -> usize {
     }
 }
 
+/// The pool, unless another thread's region is on it. A panic in a task does it no harm.
+fn idle_pool() -> Option<MutexGuard<'static, Option<Pool>>> {
+    match POOL.try_lock() {
+        Ok(slot) => Some(slot),
+        Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 /// Run `task(0) .. task(num_tasks - 1)`, each once, on the pool; returns when all are done.
 ///
 /// When the pool is busy with another thread's region, the caller does all tasks itself.
@@ -210,7 +215,7 @@ pub(crate) fn parallel_for(num_tasks: usize, task: impl Fn(usize) + Sync) {
     let _flushed = Flushed::new();
     let threads = if num_tasks > 1 { num_threads() } else { 1 };
     if threads > 1
-        && let Ok(mut slot) = POOL.try_lock()
+        && let Some(mut slot) = idle_pool()
     {
         let process = std::process::id();
         if let Some(pool) = slot.as_ref()
@@ -253,7 +258,7 @@ impl<T> SharedMut<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pool, parallel_for};
+    use super::{POOL, Pool, idle_pool, num_threads, parallel_for};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
@@ -277,6 +282,23 @@ mod tests {
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
         let count = AtomicUsize::new(0);
         pool.run(8, &|_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 8);
+    }
+
+    #[test]
+    fn a_panic_leaves_the_pool_of_all_in_use() {
+        let run = || parallel_for(8, |i| assert!(i != 5, "task 5"));
+        while !POOL.is_poisoned() && num_threads() > 1 {
+            // Again, as long as another test has the pool.
+            assert!(std::panic::catch_unwind(run).is_err());
+        }
+        while idle_pool().is_none() {
+            std::thread::yield_now();
+        }
+        let count = AtomicUsize::new(0);
+        parallel_for(8, |_| {
             count.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(count.load(Ordering::Relaxed), 8);

@@ -2,7 +2,7 @@
 //!
 //! Legend: T tokens, P head width.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, TryLockError};
 
 use crate::error::{KernelError, check_size, check_value};
 use crate::pool::SharedMut;
@@ -18,14 +18,18 @@ struct Table {
     sin: Vec<f32>,
 }
 
-static TABLE: Mutex<Table> = Mutex::new(Table {
-    positions: Vec::new(),
-    frequencies: Vec::new(),
-    cos: Vec::new(),
-    sin: Vec::new(),
-});
+static TABLE: Mutex<Table> = Mutex::new(Table::new());
 
 impl Table {
+    const fn new() -> Self {
+        Self {
+            positions: Vec::new(),
+            frequencies: Vec::new(),
+            cos: Vec::new(),
+            sin: Vec::new(),
+        }
+    }
+
     fn fill(&mut self, positions: &[i64], frequencies: &[f32]) {
         if self.positions == positions && self.frequencies == frequencies {
             return;
@@ -107,7 +111,14 @@ pub fn rope<T: Element>(
     check_size("positions", positions.len(), x.len())?;
     check_size("y", y.width(), width)?;
     check_size("y", y.len(), x.len())?;
-    let mut table = TABLE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Never waits: another thread may hold the table, or have held it when this process was forked.
+    let mut own = Table::new();
+    let mut shared = match TABLE.try_lock() {
+        Ok(table) => Some(table),
+        Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    };
+    let table = shared.as_deref_mut().unwrap_or(&mut own);
     table.fill(&positions[..x.len()], frequencies);
     let (out, stride) = (SharedMut(y.as_mut_ptr()), y.stride());
     let (cos, sin) = (&table.cos[..], &table.sin[..]);
@@ -132,9 +143,15 @@ pub fn rope<T: Element>(
 
 #[cfg(test)]
 mod tests {
-    use super::rope;
+    use super::{TABLE, rope};
     use crate::rows::{Rows, RowsMut};
     use crate::testing::Random;
+
+    #[test]
+    fn a_table_that_another_holds_is_not_waited_for() {
+        let _held = TABLE.lock();
+        equals_the_formula();
+    }
 
     #[test]
     fn equals_the_formula() {

@@ -129,6 +129,19 @@ pub(crate) fn check_keep(keep: f64) -> Result<()> {
     bad_config(format!("keep is {keep}; give a share in (0, 1]"))
 }
 
+/// That a weight may be raised to `power`.
+///
+/// # Errors
+/// `Config` when it is outside [0, [`MAX_POWER`]].
+pub fn check_power(power: f64) -> Result<()> {
+    if (0.0..=MAX_POWER).contains(&power) {
+        return Ok(());
+    }
+    bad_config(format!(
+        "power is {power}; give 0 (every vote counts one) to {MAX_POWER}"
+    ))
+}
+
 /// How one request thinks in parallel. Its budget of traces is the request's `num_traces`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeepConfPolicy {
@@ -176,12 +189,7 @@ impl DeepConfPolicy {
                 "consensus is {share}; give a share in (0, 1] or None"
             ));
         }
-        if !(self.power >= 0.0 && self.power <= MAX_POWER) {
-            return bad_config(format!(
-                "power is {}; give 0 (every vote counts one) to {MAX_POWER}",
-                self.power
-            ));
-        }
+        check_power(self.power)?;
         if self.total_tokens == Some(0) {
             return bad_config("total_tokens is 0; give at least 1 or None".into());
         }

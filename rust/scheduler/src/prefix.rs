@@ -41,6 +41,8 @@ impl Limits {
 
 impl Scheduler {
     /// Forget all kept prefixes, as must be done when the model's weights change.
+    ///
+    /// Those of requests that are still running are kept later on: call it when none is.
     pub fn clear_prefix_cache(&mut self) {
         for mut prefix in self.prefixes.drain(..) {
             prefix.holding.free(&mut self.blocks, &mut self.slots);

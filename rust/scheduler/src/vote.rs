@@ -182,19 +182,28 @@ impl DeepConfPolicy {
             if !ballot.finished || (ballot.complete && !ballot.answered) {
                 return None;
             }
-            if let Some(weight) = self.online_weight(index, ballot, threshold) {
-                poll.add(ballot.answer_class?, weight);
-            }
-            let is_warm = index + 1 >= self.warmup as usize;
-            let is_one_voice = self.power > 1.0 && poll.is_one_voice();
-            if is_warm && poll.num_voters >= MIN_CONSENSUS_VOTERS && !is_one_voice {
-                let share = poll.votes[poll.leader()].1 / poll.total;
-                if share >= wanted {
-                    return Some((index as u32, share));
-                }
+            self.add(&mut poll, index, ballot, threshold);
+            if let Some(share) = self.decided(&poll, index).filter(|share| *share >= wanted) {
+                return Some((index as u32, share));
             }
         }
         None
+    }
+
+    /// Add one online ballot to the votes of those before it, if it votes.
+    fn add(&self, poll: &mut Poll, index: usize, ballot: &Ballot, threshold: Option<f64>) {
+        let weight = self.online_weight(index, ballot, threshold);
+        if let (Some(class), Some(weight)) = (ballot.answer_class, weight) {
+            poll.add(class, weight);
+        }
+    }
+
+    /// The leader's share of the votes up to `index`, where they may make a consensus.
+    fn decided(&self, poll: &Poll, index: usize) -> Option<f64> {
+        let is_warm = index + 1 >= self.warmup as usize;
+        let is_one_voice = self.power > 1.0 && poll.is_one_voice();
+        let may = is_warm && poll.num_voters >= MIN_CONSENSUS_VOTERS && !is_one_voice;
+        may.then(|| poll.votes[poll.leader()].1 / poll.total)
     }
 
     /// Count the votes of the traces up to `last_voter`. Traces that have not ended or have no
@@ -280,6 +289,7 @@ pub fn replay(
     let mut ballots = vec![Ballot::default(); traces.len()];
     let mut spent = vec![(0, false); traces.len()];
     let (mut bar, mut consensus, mut last_voter, mut total) = (None, None, None, 0_u64);
+    let mut poll = Poll::default();
     for (index, (confidences, answer_class)) in traces.iter().enumerate() {
         let mut tracker = ConfidenceTracker::new(policy.window)?;
         let mut stopped = false;
@@ -308,8 +318,15 @@ pub fn replay(
             let lowest: Vec<_> = ballots.iter().filter_map(|b| b.lowest_group).collect();
             bar = percentile(&lowest, policy.keep);
         }
-        if index + 1 >= warmup {
-            consensus = policy.find_consensus(bar, None, &ballots[..=index]);
+        if let Some(wanted) = policy.consensus.filter(|_| online && index + 1 >= warmup) {
+            let first = if index + 1 == warmup { 0 } else { index }; // not before the bar is known
+            for (earlier, ballot) in ballots.iter().enumerate().take(index + 1).skip(first) {
+                policy.add(&mut poll, earlier, ballot, bar);
+            }
+            let share = policy.decided(&poll, index);
+            consensus = share
+                .filter(|share| *share >= wanted)
+                .map(|share| (index as u32, share));
             if consensus.is_some() {
                 last_voter = Some(index as u32);
                 break;

@@ -50,7 +50,9 @@ impl Tokenizer {
         };
         // Threads are made anew each time, so that nothing is left over in a forked child.
         let mut chunks = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..num_threads).map(|_| scope.spawn(work)).collect();
+            // Fewer threads than asked for are slower, not wrong: this one works too.
+            let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+            let others: Vec<_> = (1..num_threads).filter_map(start).collect();
             let mut chunks = work();
             for other in others {
                 match other.join() {

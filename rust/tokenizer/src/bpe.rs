@@ -101,13 +101,24 @@ impl Bpe {
         symbols: &mut Vec<u32>,
         scratch: &mut MergeScratch,
     ) -> Result<(), TokenizerError> {
-        symbols.clear();
         if self.ignore_merges
             && let Some(id) = self.whole(word)
         {
+            symbols.clear();
             symbols.push(id);
             return Ok(());
         }
+        self.spell(word, symbols, scratch)
+    }
+
+    /// As [`Self::encode`], by merges alone.
+    pub(crate) fn spell(
+        &self,
+        word: Word<'_>,
+        symbols: &mut Vec<u32>,
+        scratch: &mut MergeScratch,
+    ) -> Result<(), TokenizerError> {
+        symbols.clear();
         match word {
             Word::Bytes(bytes) if self.is_plain => {
                 symbols.extend(bytes.iter().map(|&b| self.byte_ids[usize::from(b)]));
@@ -121,6 +132,11 @@ impl Bpe {
         }
         self.merges.merge(symbols, scratch);
         Ok(())
+    }
+
+    /// The token that a word is without any merge, where the file asks for such.
+    pub(crate) fn unmerged(&self, word: Word<'_>) -> Option<u32> {
+        self.ignore_merges.then(|| self.whole(word)).flatten()
     }
 
     /// The token that is the whole word, if there is one.

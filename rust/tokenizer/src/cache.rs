@@ -63,6 +63,18 @@ impl Scratch {
         self.encode_new(bpe, word, key, at, out)
     }
 
+    /// As [`Self::encode`], by merges alone; nothing is kept.
+    pub(crate) fn spell(
+        &mut self,
+        bpe: &Bpe,
+        word: Word<'_>,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
+        bpe.spell(word, &mut self.symbols, &mut self.merge)?;
+        out.extend_from_slice(&self.symbols);
+        Ok(())
+    }
+
     #[cold]
     fn encode_new(
         &mut self,

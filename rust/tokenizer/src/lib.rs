@@ -13,6 +13,7 @@ mod decode;
 mod error;
 mod merges;
 mod normalizer;
+mod oniguruma;
 mod pattern;
 mod post;
 mod pretokenizer;

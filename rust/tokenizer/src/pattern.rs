@@ -1,18 +1,14 @@
 //! Patterns of `Split` and `Replace`: a string, or a regular expression in Oniguruma's syntax.
 
 use crate::TokenizerError;
+use crate::oniguruma;
 use crate::scanners::{self, Scanner};
-use crate::spec::unsupported;
 use serde::Deserialize;
 
 /// Backtracking steps a search may take before it gives up with an error.
 const BACKTRACK_LIMIT: usize = 20_000_000;
 /// Instructions of a compiled expression; the longest that is known has some thousands.
 const MAX_PROGRAM: usize = 1 << 17;
-
-/// `\w` and `\W` of Oniguruma: unlike elsewhere, the superscripts and fractions of Latin-1 are in.
-const WORD: &str = r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}²³¹¼½¾]";
-const NOT_WORD: &str = r"[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}²³¹¼½¾]";
 
 /// A pattern as the file writes it.
 #[derive(Deserialize, Debug)]
@@ -45,7 +41,7 @@ impl Pattern {
 
     /// Compile for the generic engine.
     pub(crate) fn generic(text: &str) -> Result<Self, TokenizerError> {
-        let regex = fancy_regex::RegexBuilder::new(&as_oniguruma_reads(text)?)
+        let regex = fancy_regex::RegexBuilder::new(&oniguruma::rewrite(text)?)
             .oniguruma_mode(true)
             // In Oniguruma's default syntax, `^` and `$` are always of lines.
             .multi_line(true)
@@ -88,44 +84,6 @@ impl Pattern {
             Self::Regex(regex) => find_all_regex(regex, text, found),
         }
     }
-}
-
-/// Rewrite the classes that Oniguruma reads otherwise than the engine here.
-///
-/// # Errors
-/// `Unsupported` for a POSIX class other than `punct`, `space` and `digit`.
-fn as_oniguruma_reads(text: &str) -> Result<String, TokenizerError> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let (taken, instead) = if let Some(escaped) = rest.strip_prefix('\\') {
-            let len = 1 + escaped.chars().next().map_or(0, char::len_utf8);
-            match &rest[..len] {
-                r"\w" => (len, WORD),
-                r"\W" => (len, NOT_WORD),
-                other => (len, other),
-            }
-        } else if rest.starts_with("[:") {
-            match rest {
-                _ if rest.starts_with("[:punct:]") => (9, r"\p{P}\p{S}"),
-                _ if rest.starts_with("[:space:]") => (9, r"\s"),
-                _ if rest.starts_with("[:digit:]") => (9, r"\d"),
-                _ if rest.contains(":]") => {
-                    return Err(unsupported(
-                        "regular expression",
-                        rest,
-                        "of POSIX classes only [:punct:], [:space:] and [:digit:] are",
-                    ));
-                }
-                _ => (1, "["),
-            }
-        } else {
-            (c.len_utf8(), &rest[..c.len_utf8()])
-        };
-        out.push_str(instead);
-        rest = &rest[taken..];
-    }
-    Ok(out)
 }
 
 /// As the reference's iterator: an empty match right after a match is passed over.

@@ -46,6 +46,12 @@ pub fn render_chat(
         ValueKind::Bool => out
             .write_str(if value.is_true() { "True" } else { "False" })
             .map_err(Error::from),
+        ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
+            Ok(number) if number.is_finite() => {
+                out.write_str(&float_as_python(number)).map_err(Error::from)
+            }
+            _ => escape_formatter(out, state, value),
+        },
         _ => escape_formatter(out, state, value),
     });
     env.add_filter("tojson", to_json);
@@ -274,6 +280,10 @@ mod tests {
         assert_eq!(
             render("{{ n | tojson }}", numbers).unwrap(),
             "[1e-05, 0.0001, 1e+16, 123456789012345.5, -0.0, 2.0, 3, 1.5e-07]"
+        );
+        assert_eq!(
+            render("{% for x in n %}{{ x }} {% endfor %}", numbers).unwrap(),
+            "1e-05 0.0001 1e+16 123456789012345.5 -0.0 2.0 3 1.5e-07 "
         );
         assert_eq!(
             render(

@@ -195,11 +195,21 @@ impl Tokenizer {
             match part {
                 Part::Token(id) => out.push(id),
                 Part::Text(text) => self.splitter.split(text, &mut |word: Word<'_>| {
-                    scratch.encode(&self.bpe, word, out)
+                    if !special && self.is_control(word) {
+                        scratch.spell(&self.bpe, word, out)
+                    } else {
+                        scratch.encode(&self.bpe, word, out)
+                    }
                 })?,
             }
         }
         Ok(())
+    }
+
+    /// The model would take this word for a control token, by its vocabulary alone.
+    fn is_control(&self, word: Word<'_>) -> bool {
+        let id = self.bpe.unmerged(word);
+        id.is_some_and(|id| self.added.get(id).is_some_and(|token| token.control))
     }
 
     /// Run with buffers and a word cache of this tokenizer, from the idle ones if there are any.
