@@ -44,9 +44,10 @@ class KeepResult:
     """What one `keep` does to votes that are known in full."""
 
     keep: float
-    right: int
-    """Problems answered rightly."""
-    tokens: int
+    right: float
+    """Problems answered rightly, a mean over the votes."""
+    tokens: float
+    """Spent by one vote a problem, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,18 +114,28 @@ def score(
     return [float(each) for each in sums / max(1, len(problems))]
 
 
-def voted(problems: Iterable[Sequence[JudgedTrace]], config: DeepConf) -> KeepResult:
-    """What votes by `config`, resolved, make of the full traces of each problem."""
+def voted(
+    problems: Iterable[Sequence[JudgedTrace]], config: DeepConf, *, turns: bool = False
+) -> KeepResult:
+    """What votes by `config`, resolved, make of the full traces of each problem.
+
+    With `turns` each problem votes as often as it has traces, each of them being the first once:
+    what comes first fixes the threshold and may be a consensus, so one order is but one draw.
+    """
     assert config.keep is not None
     assert config.confidence is not None
-    right = tokens = 0
+    right = tokens = 0.0
     for traces in problems:
         warmup = max(1, min(WARMUP, len(traces) // 2))
         policy = replace(config, budget=len(traces), warmup=warmup).policy()
-        classes = [trace.answer_class for trace in traces]
-        tally, spent = replay(policy, [t.confidences[config.confidence] for t in traces], classes)
-        right += any(t.is_right for t in traces if t.answer_class == tally.answer_class)
-        tokens += sum(num_tokens for num_tokens, _ in spent)
+        firsts = range(len(traces) if turns else 1)
+        for first in firsts:
+            order = [*traces[first:], *traces[:first]]
+            confidences = [trace.confidences[config.confidence] for trace in order]
+            tally, spent = replay(policy, confidences, [trace.answer_class for trace in order])
+            is_right = any(t.is_right for t in order if t.answer_class == tally.answer_class)
+            right += is_right / len(firsts)
+            tokens += sum(num_tokens for num_tokens, _ in spent) / len(firsts)
     return KeepResult(keep=config.keep, right=right, tokens=tokens)
 
 
@@ -133,9 +144,9 @@ def choose(
 ) -> Calibration:
     """Put the measure, window and power of the vote that is right most often into `thinking`.
 
-    `START` stays where nothing is right more often. Then `keep`: the value that spends fewest
-    tokens with no fewer problems right than the same vote in full; where each costs an answer, the
-    one that costs fewest.
+    `START` stays where nothing is right more often. Then `keep`, every problem voting in as many
+    orders as it has traces: the value that spends fewest tokens with no fewer problems right than
+    the same vote in full; where each costs an answer, the one that costs fewest.
     """
     problems = by_problem(judged)
     table = {
@@ -156,8 +167,9 @@ def choose(
     full = voted(problems, replace(weights, mode="offline", keep=1.0, consensus=None))
     keeps: list[KeepResult] = []
     if search_keep:
-        keeps = [voted(problems, replace(weights, keep=keep)) for keep in KEEPS]
-        best = min(keeps, key=lambda each: (max(0, full.right - each.right), each.tokens))
+        keeps = [voted(problems, replace(weights, keep=keep), turns=True) for keep in KEEPS]
+        # Less than half an answer is none: no sample of problems tells so little.
+        best = min(keeps, key=lambda each: (max(0, round(full.right - each.right)), each.tokens))
         thinking = thinking | {"keep": best.keep}
     return Calibration(
         thinking=thinking, votes=table, majority=score(problems, "logprob", 16, [0])[0],
@@ -193,13 +205,14 @@ def _keep_lines(found: Calibration) -> list[str]:
     full = found.full
     lines = [
         f"`keep` {found.thinking['keep']}: of these the one that spends fewest tokens with no "
-        f"fewer problems right than the same vote in full ({full.right} right, {full.tokens:,} "
-        "tokens), or that costs fewest answers; the votes of the same traces, replayed.",
+        f"fewer problems right than the same vote in full ({full.right:.0f} right, "
+        f"{full.tokens:,.0f} tokens), or that costs fewest answers; the votes of the same traces, "
+        "replayed, each trace being the first once.",
         "",
         "| keep | right | tokens saved, % |",
         "| ---: | ---: | ---: |",
     ]
     for each in found.keeps:
         saved = 100 * (1 - each.tokens / max(1, full.tokens))
-        lines.append(f"| {each.keep} | {each.right} | {saved:.0f} |")
+        lines.append(f"| {each.keep} | {each.right:.1f} | {saved:.0f} |")
     return lines

@@ -8,6 +8,7 @@ in memory between shards is hashes.
 
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,8 @@ from falcon_h1r.train.vocabulary import TOKENIZER_FILES, build_vocabulary
 RUN, MIX, INPUTS = "run.json", "mix.json", "inputs.json"
 SAMPLES, REMEMBERED = "samples.jsonl", "remembered.jsonl"
 """Files of a shard that was read: what it gave, and what was dropped late but counts as seen."""
+_SHARD = re.compile(r"(read|write)-\d{5,}|\.(read|write)-\d{5,}\.(partial|removed)")
+"""Folders of shards in a folder of work, and what a kill leaves of one."""
 
 
 class Watch(Protocol):
@@ -340,6 +343,11 @@ def _refuse_other(folder: Path, *names: str) -> None:
         raise ConfigError(f"{folder} holds something that is no curated set; name another --output")
 
 
+def _holds_only_shards(work: Path) -> bool:
+    """Whether a folder holds nothing but shards: without run.json nobody can go on with them."""
+    return work.is_dir() and all(_SHARD.fullmatch(path.name) for path in work.iterdir())
+
+
 def _finished(output: Path, recipe: CurateRecipe) -> dict[str, Any] | None:
     """The report of a set that this recipe has already made; None when there is no set yet.
 
@@ -405,12 +413,13 @@ def _curate(
 ) -> dict[str, Any] | None:
     work = output.with_name(output.name + ".work")
     _refuse_other(output, RECIPE, MANIFEST, "report.json")
-    _refuse_other(work, RUN)
+    if not _holds_only_shards(work):
+        _refuse_other(work, RUN)
     # Work of this very recipe goes on also where a set stands: it was begun by --fresh.
     goes_on = fresh or _is_begun(resolved, work)
     if not goes_on and (done := _finished(output, resolved)) is not None:
         report(f"{output} is already made by this recipe")
-        if not work.exists():
+        if not (work / RUN).exists():
             remove_folder(work)  # what a kill left of it
         return done
     curation = Curation(resolved, work, report, roll)

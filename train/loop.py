@@ -121,9 +121,9 @@ def sole_run(output: Path, lock: Path | None = None) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            if not os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 raise BlockingIOError  # who held it has just removed it
-        except BlockingIOError:
+        except (BlockingIOError, FileNotFoundError):
             raise ConfigError(
                 f"another process works on {output}; wait for it, stop it, or name another --output"
             ) from None

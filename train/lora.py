@@ -173,8 +173,8 @@ def read_adapter(recipe: LoraRecipe) -> dict[str, Tensor]:
             )
     if config.get("bias", "none") != "none":
         raise WeightsError(
-            f"{folder / CONFIG} has bias {config['bias']!r}; only adapters with bias 'none' are "
-            "known here"
+            f"{folder / CONFIG} has bias {config['bias']!r}, and only bias 'none' is known here; "
+            "make the adapter without it"
         )
     return found
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from falcon_h1r.errors import ConfigError
 from falcon_h1r.train.config import known_name, require
@@ -16,6 +17,12 @@ def levels_of(numbers: str) -> dict[int, float]:
     return {int(text): 1.0 for text in numbers.split(",")}
 
 
+def check_weights(name: str, weights: Mapping[Any, float]) -> None:
+    """Raise ConfigError unless a draw by these weights is possible."""
+    holds = all(w >= 0 for w in weights.values()) and 0 < sum(weights.values()) < math.inf
+    require(holds, name, weights, "finite weights >= 0, one of them positive")
+
+
 def check_mix(families: Mapping[str, float], levels: Mapping[int, float]) -> None:
     """Raise ConfigError unless `data.families` and `data.levels` are weights of what there is."""
     for family in families:
@@ -25,5 +32,4 @@ def check_mix(families: Mapping[str, float], levels: Mapping[int, float]) -> Non
     mix: dict[str, Mapping[str, float] | Mapping[int, float]]
     mix = {"families": families, "levels": levels}
     for name, weights in mix.items():
-        positive = all(w >= 0 for w in weights.values()) and 0 < sum(weights.values()) < math.inf
-        require(positive, f"data.{name}", weights, "finite weights >= 0, one of them positive")
+        check_weights(f"data.{name}", weights)

@@ -75,12 +75,19 @@ def pick_device(wanted: str, processes: int = 1) -> torch.device:
 
 
 def _tokenizer_folders(recipe: SftRecipe) -> list[str]:
-    """The folders a run begins with, each with a tokenizer; ConfigError when one has none."""
+    """The folders a run begins with, each with a tokenizer.
+
+    Raises ConfigError when one has none or a file of it is broken: a copy would stay broken after
+    the folder was mended.
+    """
     data = recipe.data
     sources = [s for s in (recipe.init_from, data.tokenizer, data.source, data.held_out) if s]
     for source in sources:
         if not Tokenizer.is_in(source):
             raise ConfigError(f"{source} holds no {TOKENIZER_FILES[0]}; put its tokenizer there")
+        for name in TOKENIZER_FILES:
+            if name.endswith(".json"):
+                read_object(Path(source) / name)
     return sources
 
 

@@ -145,6 +145,16 @@ def test_votes_are_those_of_the_replayed_record(tmp_path: Path) -> None:
     assert voted(by_problem(made), offline).right == majority
 
 
+def test_every_trace_is_the_first_once() -> None:
+    problems = by_problem(traces(np.random.default_rng(2), 40))
+    config = DeepConf(confidence="logprob", window=4, keep=0.6, power=1, consensus=0.8)
+    turned = [[*p[i:], *p[:i]] for p in problems for i in range(len(p))]
+    every = [voted([traces], config) for traces in turned]
+    found = voted(problems, config, turns=True)
+    assert found.right == pytest.approx(sum(each.right for each in every) / 10)
+    assert found.tokens == pytest.approx(sum(each.tokens for each in every) / 10)
+
+
 def test_keep_is_the_thriftiest_that_costs_no_answer() -> None:
     """Weak traces are wrong in one set, and right in the other."""
     rng = np.random.default_rng(4)
@@ -161,8 +171,8 @@ def test_keep_is_the_thriftiest_that_costs_no_answer() -> None:
         found = choose(made, {"keep": 0.9}, search_keep=True)
         assert found.thinking["keep"] in KEEPS
         chosen = next(each for each in found.keeps if each.keep == found.thinking["keep"])
-        lost = [max(0, found.full.right - each.right) for each in found.keeps]
-        assert max(0, found.full.right - chosen.right) == min(lost)
+        lost = [max(0, round(found.full.right - each.right)) for each in found.keeps]
+        assert max(0, round(found.full.right - chosen.right)) == min(lost)
         assert chosen.tokens == min(
             each.tokens for each, n in zip(found.keeps, lost, strict=True) if n == min(lost)
         )

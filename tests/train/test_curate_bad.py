@@ -44,6 +44,9 @@ def recipe(tmp_path: Path) -> Path:
         (["max_length=0"], "max_length is 0"),
         (["difficulty.weights={simple: 1}"], "weights is"),
         (["mix.caps={style: 0}"], "mix.caps is"),
+        (["mix.shares={sums: .inf}"], "mix.shares is .* must be finite"),
+        (["sources.ours.families={sums: .inf}"], "families is .* must be finite"),
+        (["sources.ours.levels={1: .nan}"], "levels is .* must be finite"),
         (["tokenizer=nowhere/at/all", "vocabulary_size=512"], "keep one of them"),
     ],
 )
@@ -93,6 +96,7 @@ def test_other_folders_and_other_runs_are_left_alone(recipe: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match="made by another recipe; give --fresh"):
         run_curate(recipe, tmp_path / "set", [*overrides, "seed=6"], **SILENT)
     (tmp_path / "next.work/read-00000").mkdir(parents=True)
+    (tmp_path / "next.work/letter.txt").write_text("dear")
     with pytest.raises(ConfigError, match=r"next\.work holds something"):
         run_curate(recipe, tmp_path / "next", overrides, fresh=True, **SILENT)
     (tmp_path / "next.work/run.json").write_text("{}")
@@ -238,3 +242,16 @@ def test_a_set_in_the_present_folder_has_a_name(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=f"{tmp_path} holds something"):
         run_curate("smoke_curate", ".", **SILENT)
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_shards_that_nobody_can_go_on_with_are_begun_anew(tmp_path: Path, is_made: bool) -> None:
+    overrides = only_chains(tmp_path, [chain(i) for i in range(40)])
+    whole = run_curate("smoke_curate", tmp_path / "whole", overrides, **SILENT)
+    if is_made:
+        run_curate("smoke_curate", tmp_path / "set", overrides, **SILENT)
+    for name in ("read-00003", ".read-00004.partial", "write-00000", ".write-00001.removed"):
+        (tmp_path / "set.work" / name).mkdir(parents=True)
+    assert run_curate("smoke_curate", tmp_path / "set", overrides, **SILENT) == whole
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
+    assert not (tmp_path / "set.work").exists()

@@ -86,14 +86,21 @@ def test_an_adapter_comes_back_from_its_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("use_rslora", True), ("alpha_pattern", {"q_proj": 4}), ("bias", "lora_only")],
+    [
+        ("use_rslora", True),
+        ("use_dora", True),
+        ("alpha_pattern", {"q_proj": 4}),
+        ("rank_pattern", {"q_proj": 4}),
+        ("fan_in_fan_out", True),
+        ("bias", "lora_only"),
+    ],
 )
 def test_an_adapter_of_another_scale_is_refused(tmp_path: Path, key: str, value: object) -> None:
     recipe = LoraRecipe(rank=3)
     save_adapter(adapted(tiny(), recipe), recipe, tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | {key: value}))
-    with pytest.raises(WeightsError, match=f"has {key} .* known here"):
+    with pytest.raises(WeightsError, match=f"has {key} .* known here; make"):
         add_adapters(tiny(), LoraRecipe(rank=3, adapter=str(tmp_path)), seed=1)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from falcon_h1r import FalconH1Config, Tokenizer
+from falcon_h1r import FalconH1Config, FalconH1ForCausalLM, Tokenizer
 from falcon_h1r.errors import ConfigError, FalconH1RError, TrainingError, WeightsError
 from falcon_h1r.train import sft
 from falcon_h1r.train.checkpoint import write_folder
@@ -213,6 +213,27 @@ def test_a_broken_tokenizer_of_the_start_leaves_nothing_behind(
     assert run_sft(tiny_recipe, tmp_path / "run", words, report=quiet) is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("tokenizer.json", "{"), ("tokenizer.json", "[]"), ("tokenizer_config.json", "{")],
+)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_broken_tokenizer_is_refused_before_anything_is_changed(
+    name: str, text: str, fresh: bool, trained: Path, tiny_recipe: Path, vocabulary: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Its copy would be refused after it was mended, and --fresh would have removed a run."""
+    other = tmp_path / "other"
+    shutil.copytree(vocabulary, other)
+    (other / name).write_text(text)
+    output = trained if fresh else tmp_path / "new"
+    before = files(output)
+    with pytest.raises(ConfigError, match=f"other/{name}") as raised:
+        run_sft(tiny_recipe, output, [f"data.tokenizer={other}"], fresh=fresh, report=quiet)
+    assert "\n" not in str(raised.value)
+    assert files(output) == before
+
+
 def test_a_vocabulary_without_its_package_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,3 +251,24 @@ def test_a_save_that_fails_in_any_way_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_folder(tmp_path / "target", broken)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_model_that_cannot_be_written_asks_for_room(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    model = FalconH1ForCausalLM.from_pretrained(tiny_model)
+
+    def read(folder: Path) -> None:
+        FalconH1ForCausalLM.from_pretrained(broken)
+
+    def write(folder: Path) -> None:
+        (folder / "sub").write_text("no folder")
+        model.save_pretrained(folder / "sub")
+
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model, broken)
+    (broken / "model.safetensors").write_bytes(b"0123456789")
+    with pytest.raises(WeightsError, match="truncated or not a safetensors file"):
+        write_folder(tmp_path / "target", read)
+    with pytest.raises(TrainingError, match=r"cannot write the model.*make room and resume"):
+        write_folder(tmp_path / "target", write)

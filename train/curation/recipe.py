@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from falcon_h1r.errors import ConfigError
 from falcon_h1r.train.config import require
+from falcon_h1r.train.recipe_mix import check_weights
 from falcon_h1r.train.tasks import FAMILIES
 
 AXES = ("family", "style", "source", "level")
@@ -54,8 +55,8 @@ class SourceRecipe:
         require(not unknown, "families", unknown, f"among {', '.join(sorted(FAMILIES))}")
         require(set(self.levels) <= {1, 2, 3}, "levels", sorted(self.levels), "among 1, 2, 3")
         for name, weights in (("families", self.families), ("levels", self.levels)):
-            holds = all(w >= 0 for w in weights.values()) and (not weights or any(weights.values()))
-            require(holds, name, weights, "weights >= 0, one of them positive")
+            if weights:
+                check_weights(name, weights)
 
     @property
     def is_generated(self) -> bool:
@@ -193,9 +194,8 @@ class MixRecipe:
 
     def __post_init__(self) -> None:
         require(self.total is None or self.total >= 1, "mix.total", self.total, "at least 1")
-        holds = all(w >= 0 for w in self.shares.values())
-        holds = holds and (not self.shares or any(self.shares.values()))
-        require(holds, "mix.shares", self.shares, "weights >= 0, one of them positive")
+        if self.shares:
+            check_weights("mix.shares", self.shares)
         require(set(self.caps) <= set(AXES), "mix.caps", sorted(self.caps), f"among {AXES}")
         holds = all(0 < cap <= 1 for cap in self.caps.values())
         require(holds, "mix.caps", self.caps, "shares in (0, 1]")
