@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 settings.register_profile("house", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("house")
+
+# A shell lets what it starts in the background ignore Ctrl-C, which tests send and expect.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benches/results/campaign"
