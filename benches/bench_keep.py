@@ -44,7 +44,10 @@ def think(
         max_tokens=defaults.max_tokens,
         seed=77,
     )
-    return llm.think([p.problem for p in problems], config, params, record=record)
+    results = llm.think([p.problem for p in problems], config, params, record=record)
+    if any(result.partial for result in results):
+        raise KeyboardInterrupt
+    return results
 
 
 def is_right(answer: str | None, problem: Problem) -> bool:
