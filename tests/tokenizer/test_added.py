@@ -148,3 +148,11 @@ def test_a_word_of_the_vocabulary_is_no_control_token_in_untrusted_text() -> Non
         ids = ours.encode_segments([(untrusted, False)])
         assert end not in ids and ours.decode(ids) == untrusted
     assert ours.encode_segments([("x", False), ("<|end|>", True)])[-1] == end
+    for before in ("", "<|end|>", "x"):
+        for after in ("", "<|end|>", "x"):
+            ids = ours.encode_segments([(before, True), ("<|end|>", False), (after, True)])
+            assert ids.count(end) == [before, after].count("<|end|>"), (before, after)
+            assert ours.decode(ids, skip_special_tokens=False) == f"{before}<|end|>{after}"
+    for cut in range(1, len("<|end|>")):
+        halves = [("<|end|>"[:cut], True), ("<|end|>"[cut:], False)]
+        assert end not in ours.encode_segments(halves), cut

@@ -7,6 +7,7 @@ use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyString};
+use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
 /// Text of a Python `str` without a copy, or with U+FFFD for lone surrogates.
@@ -57,12 +58,30 @@ fn in_64_bits<T>(extracted: PyResult<T>) -> PyResult<Option<T>> {
     }
 }
 
+fn unknown(id: impl Display) -> PyErr {
+    TokenizerError::new_err(format!(
+        "token id {id} is unknown: ids are not negative, 32 bit"
+    ))
+}
+
 fn id(id: i64) -> PyResult<u32> {
-    u32::try_from(id).map_err(|_| {
-        TokenizerError::new_err(format!(
-            "token id {id} is unknown: ids are not negative, 32 bit"
-        ))
-    })
+    u32::try_from(id).map_err(|_| unknown(id))
+}
+
+fn single_id(given: &Bound<'_, PyAny>) -> PyResult<u32> {
+    match in_64_bits(given.extract())? {
+        Some(number) => id(number),
+        None => Err(match given.str() {
+            Ok(digits) => unknown(
+                digits
+                    .to_string_lossy()
+                    .chars()
+                    .take(64)
+                    .collect::<String>(),
+            ),
+            Err(_) => unknown("of thousands of digits"), // which Python does not write
+        }),
+    }
 }
 
 fn ids(given: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
@@ -72,12 +91,10 @@ fn ids(given: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     if let Ok(array) = given.extract::<PyReadonlyArray1<'_, i64>>() {
         return array.as_array().iter().map(|&i| id(i)).collect();
     }
-    let given = in_64_bits(given.extract::<Vec<i64>>())?;
-    given
-        .unwrap_or(vec![i64::MAX])
-        .into_iter()
-        .map(id)
-        .collect()
+    match in_64_bits(given.extract::<Vec<i64>>())? {
+        Some(numbers) => numbers.into_iter().map(id).collect(),
+        None => given.try_iter()?.map(|item| single_id(&item?)).collect(),
+    }
 }
 
 /// Two numpy arrays: all ids, and where each text's ids start and end.
@@ -245,7 +262,7 @@ struct DecodeStream {
 #[pymethods]
 impl DecodeStream {
     fn push(&self, token_id: &Bound<'_, PyAny>) -> PyResult<String> {
-        let id = id(in_64_bits(token_id.extract())?.unwrap_or(i64::MAX))?;
+        let id = single_id(token_id)?;
         let mut stream = self
             .stream
             .lock()

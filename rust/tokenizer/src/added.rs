@@ -45,6 +45,8 @@ pub(crate) struct AddedTokens {
     raw: Option<Matcher>,
     normalized: Option<Matcher>,
     has_control_normalized: bool,
+    /// Ids of control tokens.
+    control: FxHashSet<u32>,
 }
 
 impl AddedTokens {
@@ -98,6 +100,11 @@ impl AddedTokens {
             has_control_normalized: by_id
                 .values()
                 .any(|t: &AddedToken| t.control && t.normalized),
+            control: by_id
+                .iter()
+                .filter(|(_, token)| token.control)
+                .map(|(id, _)| *id)
+                .collect(),
             by_id,
             by_content,
         })
@@ -111,6 +118,11 @@ impl AddedTokens {
     /// The id of an added token.
     pub(crate) fn id(&self, content: &str) -> Option<u32> {
         self.by_content.get(content).copied()
+    }
+
+    /// Whether `id` is a control token.
+    pub(crate) fn is_control(&self, id: u32) -> bool {
+        self.control.contains(&id)
     }
 
     /// All added tokens in order of id.

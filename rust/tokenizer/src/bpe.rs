@@ -134,11 +134,6 @@ impl Bpe {
         Ok(())
     }
 
-    /// The token that a word is without any merge, where the file asks for such.
-    pub(crate) fn unmerged(&self, word: Word<'_>) -> Option<u32> {
-        self.ignore_merges.then(|| self.whole(word)).flatten()
-    }
-
     /// The token that is the whole word, if there is one.
     fn whole(&self, word: Word<'_>) -> Option<u32> {
         match word {

@@ -52,6 +52,9 @@ pub fn render_chat(
             }
             _ => escape_formatter(out, state, value),
         },
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
+            out.write_str(&printed(value)?).map_err(Error::from)
+        }
         _ => escape_formatter(out, state, value),
     });
     env.add_filter("tojson", to_json);
@@ -101,6 +104,12 @@ impl io::Write for Bounded {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl std::fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        io::Write::write_all(self, text.as_bytes()).map_err(|_| std::fmt::Error)
     }
 }
 
@@ -256,6 +265,49 @@ fn float_as_python(value: f64) -> String {
     }
 }
 
+/// A list or map as Python prints it.
+fn printed(value: &Value) -> Result<String, Error> {
+    let mut printed = Bounded(Vec::new());
+    write!(printed, "{value}").map_err(|_| {
+        let message = "a list or map is above 64 MiB, or cannot be printed";
+        Error::new(ErrorKind::InvalidOperation, message)
+    })?;
+    Ok(with_floats_as_python(&String::from_utf8_lossy(&printed.0)))
+}
+
+/// A printed list or map, its floats as Python writes them; what stands in quotes stays.
+fn with_floats_as_python(printed: &str) -> String {
+    let is_of_number = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
+    let mut out = String::with_capacity(printed.len());
+    let mut rest = printed;
+    while let Some(c) = rest.chars().next() {
+        let len = match c {
+            '"' | '\'' => quoted_len(rest, c),
+            _ if is_of_number(c) => rest.find(|c| !is_of_number(c)).unwrap_or(rest.len()),
+            _ => c.len_utf8(),
+        };
+        let (part, tail) = rest.split_at(len);
+        let is_float = part.contains(['.', 'e']) && part.ends_with(|c: char| c.is_ascii_digit());
+        match part.parse::<f64>() {
+            Ok(number) if is_float => out.push_str(&float_as_python(number)),
+            _ => out.push_str(part),
+        }
+        rest = tail;
+    }
+    out
+}
+
+/// The length of the string, quotes included, that a text begins with.
+fn quoted_len(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    let end = text.char_indices().skip(1).find(|&(_, c)| {
+        let is_end = c == quote && !escaped;
+        escaped = c == '\\' && !escaped;
+        is_end
+    });
+    end.map_or(text.len(), |(at, _)| at + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,6 +336,18 @@ mod tests {
         assert_eq!(
             render("{% for x in n %}{{ x }} {% endfor %}", numbers).unwrap(),
             "1e-05 0.0001 1e+16 123456789012345.5 -0.0 2.0 3 1.5e-07 "
+        );
+        assert_eq!(
+            render("{{ n }}", numbers).unwrap(),
+            "[1e-05, 0.0001, 1e+16, 123456789012345.5, -0.0, 2.0, 3, 1.5e-07]"
+        );
+        assert_eq!(
+            render(
+                r#"{{ {"1e-5": ["1e16'", 'a\\" 1e16', 1e-5, (1e16,)]} }}"#,
+                "{}"
+            )
+            .unwrap(),
+            r#"{'1e-5': ["1e16'", 'a\\" 1e16', 1e-05, (1e+16,)]}"#
         );
         assert_eq!(
             render(
@@ -316,6 +380,7 @@ mod tests {
             "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
             "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
             "{{ 'a' * 1000000000000 }}",
+            "{% set ns = namespace(l=['aaaaaaaaaaaaaaaa']) %}{% for i in range(23) %}{% set ns.l = ns.l + ns.l %}{% endfor %}{{ ns.l }}",
             "{{ missing.attribute }}",
         ] {
             let error = render(template, "{}").unwrap_err().to_string();

@@ -135,26 +135,32 @@ impl Tokenizer {
         self.with_scratch(|scratch| {
             // Text that no token interrupts is one, also across a change of the mark.
             let mut open = String::new();
-            let mut open_special = true;
+            // It is trusted if all of it is.
+            let mut trusted = true;
             for (text, special) in &runs {
                 let mut parts = Vec::new();
                 self.added.cut_raw(text, *special, &mut parts);
                 if self.added.has_control_normalized() {
-                    self.encode_text(&std::mem::take(&mut open), open_special, scratch, &mut out)?;
+                    let text = std::mem::take(&mut open);
+                    let special = std::mem::replace(&mut trusted, true);
+                    self.encode_text(&text, special, scratch, &mut out)?;
                 }
-                open_special = *special;
                 for part in parts {
                     match part {
-                        Part::Text(text) => open.push_str(text),
+                        Part::Text(text) => {
+                            open.push_str(text);
+                            trusted &= *special;
+                        }
                         Part::Token(id) => {
                             let text = std::mem::take(&mut open);
-                            self.encode_text(&text, open_special, scratch, &mut out)?;
+                            let special = std::mem::replace(&mut trusted, true);
+                            self.encode_text(&text, special, scratch, &mut out)?;
                             out.push(id);
                         }
                     }
                 }
             }
-            self.encode_text(&open, open_special, scratch, &mut out)
+            self.encode_text(&open, trusted, scratch, &mut out)
         })?;
         Ok(out)
     }
@@ -195,21 +201,20 @@ impl Tokenizer {
             match part {
                 Part::Token(id) => out.push(id),
                 Part::Text(text) => self.splitter.split(text, &mut |word: Word<'_>| {
-                    if !special && self.is_control(word) {
-                        scratch.spell(&self.bpe, word, out)
-                    } else {
-                        scratch.encode(&self.bpe, word, out)
+                    let start = out.len();
+                    scratch.encode(&self.bpe, word, out)?;
+                    match out[start..] {
+                        [id] if !special && self.added.is_control(id) => {
+                            // The vocabulary alone may have taken the whole word for it.
+                            out.truncate(start);
+                            scratch.spell(&self.bpe, word, out)
+                        }
+                        _ => Ok(()),
                     }
                 })?,
             }
         }
         Ok(())
-    }
-
-    /// The model would take this word for a control token, by its vocabulary alone.
-    fn is_control(&self, word: Word<'_>) -> bool {
-        let id = self.bpe.unmerged(word);
-        id.is_some_and(|id| self.added.get(id).is_some_and(|token| token.control))
     }
 
     /// Run with buffers and a word cache of this tokenizer, from the idle ones if there are any.
